@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dircache_put_path: walk, open, and send what was opened, in batches; several of them are on their way at
+ * once, so that the daemon hashes while we open. Nothing is read or hashed here.
+ */
+#include "client/dircache.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "client/connection.h"
+#include "client/walk.h"
+#include "common/alloc.h"
+
+enum {
+	BATCH_FILES = 128, /* descriptors a message; well below the 253 that fit */
+	BATCH_ENTRIES = 1024,
+	BATCH_BYTES = 64 << 10, /* of names and targets */
+	WINDOW = 4,             /* batches unanswered. Every one of their files is open in the daemon */
+};
+
+/* Names and targets lie one after another in the batch's text, terminated. */
+struct entry {
+	enum walk_type type;
+	uint64_t parent;
+	size_t name, target; /* offsets */
+};
+
+struct batch {
+	struct entry entries[BATCH_ENTRIES];
+	int fds[BATCH_FILES];
+	size_t n_entries, n_fds;
+	char *text;
+	size_t len, capacity;
+};
+
+struct put {
+	struct dircache *dc;
+	uint64_t number; /* on this connection */
+	unsigned n_open; /* batches sent and not answered */
+	bool over;       /* the daemon said so */
+	bool single;     /* a file, not a tree */
+	struct dircache_progress done;
+	struct batch batch;
+};
+
+static void put_free(struct put *put)
+{
+	if (!put)
+		return;
+	for (size_t i = 0; i < put->batch.n_fds; i++)
+		(void)close(put->batch.fds[i]);
+	free(put->batch.text);
+	free(put);
+}
+
+DEFINE_AUTO(put);
+
+/* ---- messages ---- */
+
+static int put_begin(struct put *put, struct err *err)
+{
+	static const struct wire_field fields[] = { { "put", WIRE_UINT, true, 0, 0 } };
+	int r;
+
+	wire_put_text(connection_request(put->dc, "put", 1), "step", "begin");
+	if ((r = connection_call(put->dc, -1, err)) < 0)
+		return r;
+	return connection_decode(put->dc, fields, 1, &put->number, "put", err);
+}
+
+/* An answer to any of the batches on their way. */
+static int await_batch(struct put *put, struct err *err)
+{
+	int r = connection_await(put->dc, err);
+
+	assert(put->n_open > 0);
+	put->n_open--;
+	put->over |= r < 0;
+	return r;
+}
+
+static int await_all(struct put *put, struct err *err)
+{
+	int r = 0;
+
+	while (r == 0 && put->n_open)
+		r = await_batch(put, err);
+	return r;
+}
+
+static void write_entry(struct wire_out *out, const struct batch *batch, const struct entry *entry,
+			size_t *n_fds)
+{
+	static const char *const types[] = {
+		[WALK_FILE] = "file",
+		[WALK_DIRECTORY] = "directory",
+		[WALK_SYMLINK] = "symlink",
+	};
+	const char *name = batch->text + entry->name, *target = batch->text + entry->target;
+
+	wire_map(out, entry->type == WALK_DIRECTORY ? 3 : 4);
+	wire_put_text(out, "type", types[entry->type]);
+	wire_put_uint(out, "parent", entry->parent);
+	wire_put_bytes(out, "name", name, strlen(name));
+	if (entry->type == WALK_FILE)
+		wire_put_uint(out, "fd", (*n_fds)++);
+	if (entry->type == WALK_SYMLINK)
+		wire_put_bytes(out, "target", target, strlen(target));
+}
+
+/* The one entry of a put that is no tree has no name. */
+static void write_single(struct wire_out *out)
+{
+	wire_map(out, 2);
+	wire_put_text(out, "type", "file");
+	wire_put_uint(out, "fd", 0);
+}
+
+static void write_batch(struct put *put)
+{
+	struct wire_out *out = connection_request(put->dc, "put", 4);
+	size_t n_fds = 0;
+
+	wire_put_text(out, "step", "entries");
+	wire_put_uint(out, "put", put->number);
+	wire_put_uint(out, "fds", put->batch.n_fds);
+	wire_text(out, "entries");
+	wire_array(out, put->batch.n_entries);
+	if (put->single)
+		write_single(out);
+	for (size_t i = 0; !put->single && i < put->batch.n_entries; i++)
+		write_entry(out, &put->batch, &put->batch.entries[i], &n_fds);
+}
+
+/* What is on its way counts against a limit of the user's: answers mean that some of it has arrived. */
+static int send_batch(struct put *put, struct err *err)
+{
+	int r;
+
+	while ((r = connection_send(put->dc, put->batch.fds, put->batch.n_fds, err)) == -ETOOMANYREFS) {
+		if (put->n_open == 0)
+			connection_pause();
+		else if ((r = await_batch(put, err)) < 0)
+			return r;
+	}
+	put->over |= r < 0;
+	put->n_open += r == 0;
+	return r;
+}
+
+static void clear_batch(struct batch *batch)
+{
+	while (batch->n_fds)
+		(void)close(batch->fds[--batch->n_fds]);
+	batch->n_entries = 0;
+	batch->len = 0;
+}
+
+static int flush(struct put *put, struct err *err)
+{
+	int r;
+
+	if (put->batch.n_entries == 0)
+		return 0;
+	write_batch(put);
+	if ((r = send_batch(put, err)) < 0)
+		return r;
+	clear_batch(&put->batch);
+	while (r == 0 && put->n_open >= WINDOW)
+		r = await_batch(put, err);
+	if (r == 0 && put->dc->progress)
+		put->dc->progress(put->dc->progress_data, &put->done);
+	return r;
+}
+
+/* ---- entries ---- */
+
+static size_t add_text(struct batch *batch, const char *text)
+{
+	size_t at = batch->len, size = strlen(text) + 1;
+
+	if (batch->capacity - at < size) {
+		batch->capacity = 2 * batch->capacity + size;
+		batch->text = xreallocarray(batch->text, batch->capacity, 1);
+	}
+	memcpy(batch->text + at, text, size);
+	batch->len += size;
+	return at;
+}
+
+static bool is_full(const struct batch *batch)
+{
+	return batch->n_entries == BATCH_ENTRIES || batch->n_fds == BATCH_FILES || batch->len >= BATCH_BYTES;
+}
+
+static int add_entry(struct put *put, const struct walk_entry *from, struct err *err)
+{
+	struct batch *batch = &put->batch;
+	struct entry *entry = &batch->entries[batch->n_entries++];
+
+	*entry = (struct entry){ .type = from->type, .parent = from->parent };
+	entry->name = add_text(batch, from->name);
+	if (from->type == WALK_SYMLINK)
+		entry->target = add_text(batch, from->target);
+	if (from->type == WALK_FILE) {
+		batch->fds[batch->n_fds++] = from->fd;
+		put->done.files++;
+	}
+	return is_full(batch) ? flush(put, err) : 0;
+}
+
+static int add_tree(struct put *put, int root, const char *path, struct err *err)
+{
+	AUTO(walk) walk = walk_new(root, path);
+	struct walk_entry entry;
+	int r;
+
+	while ((r = walk_next(walk, &entry, err)) > 0)
+		if ((r = add_entry(put, &entry, err)) < 0)
+			return r;
+	return r;
+}
+
+/* ---- from path to digest ---- */
+
+/* Looked at before it is opened: opening a device may do something. */
+static int open_path(const char *path, bool *tree, struct err *err)
+{
+	struct stat st;
+	int fd;
+
+	if (stat(path, &st) < 0) {
+		if (errno == ENOENT) /* not "not found": that is said of what the cache lacks */
+			return err_set(err, ERR_FAILED_PRECONDITION, "'%s' does not exist", path);
+		return err_errno(err, -errno, "looking at '%s'", path);
+	}
+	*tree = S_ISDIR(st.st_mode);
+	if (!*tree && !S_ISREG(st.st_mode))
+		return err_set(err, ERR_INVALID_ARGUMENT, "'%s' is %s, which cannot be stored", path,
+			       walk_special_text(st.st_mode));
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (*tree ? O_DIRECTORY : 0));
+	return fd >= 0 ? fd : err_errno(err, -errno, "opening '%s'", path);
+}
+
+/* @fd: taken */
+static int add_path(struct put *put, int fd, const char *path, struct err *err)
+{
+	if (!put->single)
+		return add_tree(put, fd, path, err);
+	return add_entry(put, &(struct walk_entry){ .type = WALK_FILE, .name = "", .fd = fd }, err);
+}
+
+struct commit_answer {
+	struct digest digest;
+	struct dircache_put put;
+};
+
+static int take_put(struct dircache *dc, struct dircache_put *result, struct err *err)
+{
+	static const struct wire_field fields[] = {
+		{ "digest", WIRE_DIGEST, true, offsetof(struct commit_answer, digest), 0 },
+		{ "tree", WIRE_BOOL, false, offsetof(struct commit_answer, put.tree), 0 },
+		{ "files", WIRE_UINT, false, offsetof(struct commit_answer, put.files), 0 },
+		{ "directories", WIRE_UINT, false, offsetof(struct commit_answer, put.directories), 0 },
+		{ "symlinks", WIRE_UINT, false, offsetof(struct commit_answer, put.symlinks), 0 },
+		{ "bytes", WIRE_UINT, false, offsetof(struct commit_answer, put.bytes), 0 },
+		{ "new_blobs", WIRE_UINT, false, offsetof(struct commit_answer, put.new_blobs), 0 },
+		{ "new_bytes", WIRE_UINT, false, offsetof(struct commit_answer, put.new_bytes), 0 },
+	};
+	struct commit_answer answer = { 0 };
+	int r = connection_decode(dc, fields, N_ELEMENTS(fields), &answer, "put", err);
+
+	if (r < 0)
+		return r;
+	*result = answer.put;
+	digest_print(&answer.digest, result->digest);
+	return 0;
+}
+
+static int put_commit(struct put *put, const char *tag, struct err *err)
+{
+	struct wire_out *out = connection_request(put->dc, "put", tag ? 3 : 2);
+	int r;
+
+	wire_put_text(out, "step", "commit");
+	wire_put_uint(out, "put", put->number);
+	if (tag)
+		wire_put_text(out, "tag", tag);
+	r = connection_call(put->dc, -1, err);
+	put->over = true;
+	return r;
+}
+
+/* Our side failed: the daemon need not keep what it has. Best effort; the connection's end does the same. */
+static void put_abort(struct put *put)
+{
+	struct wire_out *out = connection_request(put->dc, "put", 2);
+
+	wire_put_text(out, "step", "abort");
+	wire_put_uint(out, "put", put->number);
+	(void)connection_call(put->dc, -1, NULL);
+}
+
+static int put_path(struct dircache *dc, const char *path, const char *tag, struct err *err)
+{
+	AUTO(put) put = xcalloc(1, sizeof(*put));
+	AUTO_CLOSE int fd = -1;
+	bool tree = false;
+	int r;
+
+	if ((fd = open_path(path, &tree, err)) < 0)
+		return fd;
+	put->dc = dc;
+	put->single = !tree;
+	if ((r = put_begin(put, err)) < 0)
+		return r;
+	if ((r = add_path(put, TAKE_FD(fd), path, err)) == 0 && (r = flush(put, err)) == 0 &&
+	    (r = await_all(put, err)) == 0)
+		r = put_commit(put, tag, err);
+	if (r < 0 && !put->over)
+		put_abort(put);
+	return r;
+}
+
+enum dircache_code dircache_put_path(struct dircache *dc, const char *path,
+				     const struct dircache_put_options *options, struct dircache_put *put,
+				     struct dircache_error *error)
+{
+	static const struct dircache_put_options defaults;
+	struct dircache_put result;
+	struct err err = { 0 };
+	int r;
+
+	options = options ? options : &defaults;
+	connection_begin(dc);
+	dc->progress = options->progress;
+	dc->progress_data = options->data;
+	if ((r = put_path(dc, path, options->tag, &err)) == 0)
+		r = take_put(dc, put ? put : &result, &err);
+	return connection_end(dc, r, &err, error);
+}

@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/blob.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/alloc.h"
+#include "common/hash.h"
+#include "daemon/blob_internal.h"
+#include "daemon/disk.h"
+
+static const char *const kind_names[BLOB_KINDS] = { [BLOB_PLAIN] = "blobs", [BLOB_EXEC] = "exec" };
+
+/* A day that nothing real was written on, to the nanosecond. */
+static const struct timespec wanted_mtime = { .tv_sec = 1000000000, .tv_nsec = 271828183 };
+
+/* ---- names ---- */
+
+static char *print_byte(uint8_t byte, char *out)
+{
+	static const char digits[16] = "0123456789abcdef";
+
+	*out++ = digits[byte >> 4];
+	*out++ = digits[byte & 15];
+	return out;
+}
+
+void blob_print_name(const uint8_t hash[DIGEST_HASH_SIZE], struct blob_name *name)
+{
+	char *p = print_byte(hash[0], name->text);
+
+	*p++ = '/';
+	for (size_t i = 0; i < DIGEST_HASH_SIZE; i++)
+		p = print_byte(hash[i], p);
+	*p = '\0';
+}
+
+void blob_print_temporary(struct blob_store *store, char name[BLOB_TEMPORARY_SIZE])
+{
+	uint64_t n = atomic_fetch_add_explicit(&store->n_temporary, 1, memory_order_relaxed);
+
+	(void)snprintf(name, BLOB_TEMPORARY_SIZE, "%016" PRIx64 ".%" PRIx64, store->run, n);
+}
+
+/* ---- opening ---- */
+
+/* Make a folder if it is missing. The umask may take bits of the mode away, so it is set again. */
+static int make_folder(int dirfd, const char *name, mode_t mode)
+{
+	AUTO_CLOSE int fd = -1;
+	int r = disk_mkdirat(dirfd, name, mode);
+
+	if (r < 0)
+		return r == -EEXIST ? 0 : r;
+	fd = disk_openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	return fd < 0 ? fd : disk_fchmod(fd, mode);
+}
+
+/* Make or find a folder. Return: a descriptor, or a negative errno. */
+static int open_folder(int dirfd, const char *name, mode_t mode, struct err *err)
+{
+	int r = make_folder(dirfd, name, mode);
+
+	if (r == 0)
+		r = disk_openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	return r < 0 ? err_errno(err, r, "making the store's folder '%s'", name) : r;
+}
+
+static int make_fanout(int kind_fd, struct err *err)
+{
+	for (unsigned i = 0; i < 256; i++) {
+		char name[3] = { 0 };
+		int r;
+
+		(void)print_byte((uint8_t)i, name);
+		if ((r = make_folder(kind_fd, name, 0711)) < 0)
+			return err_errno(err, r, "making the store's folders '00' to 'ff'");
+	}
+	return 0;
+}
+
+/* Give a file the time we want, and see which one the file system makes of it. */
+static int find_mtime_of(struct blob_store *store, int fd)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, wanted_mtime };
+	struct stat st;
+	int r;
+
+	if ((r = disk_futimens(fd, times)) < 0 || (r = disk_fstat(fd, &st)) < 0)
+		return r;
+	store->mtime = st.st_mtim;
+	return st.st_uid == store->uid ? 0 : -EPERM; /* files get another owner than us: root squashed away */
+}
+
+static int find_mtime(struct blob_store *store, struct err *err)
+{
+	char name[BLOB_TEMPORARY_SIZE];
+	int fd, r;
+
+	blob_print_temporary(store, name);
+	fd = disk_openat(store->tmp_fd, name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	if (fd < 0)
+		return err_errno(err, fd, "making a file in the store's folder 'tmp'");
+	r = find_mtime_of(store, fd);
+	disk_close(fd);
+	(void)disk_unlinkat(store->tmp_fd, name, 0);
+	if (r < 0)
+		return err_errno(err, r, "setting owner and time of a file in the store");
+	return 0;
+}
+
+static int open_folders(struct blob_store *store, struct err *err)
+{
+	int r;
+
+	for (unsigned i = 0; i < BLOB_KINDS; i++) {
+		if ((r = store->kind_fds[i] = open_folder(store->store_fd, kind_names[i], 0711, err)) < 0)
+			return r;
+		if ((r = make_fanout(store->kind_fds[i], err)) < 0)
+			return r;
+	}
+	return store->tmp_fd = open_folder(store->store_fd, "tmp", 0700, err);
+}
+
+/* Tells this run from those before it, whatever became of the clock: what is left of them is nobody's. */
+static uint64_t number_of_run(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return ((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec) ^ (uint64_t)getpid() << 48;
+}
+
+struct blob_store *blob_store_open(int store_fd, struct err *err)
+{
+	AUTO(blob_store) store = xcalloc(1, sizeof(*store));
+
+	*store = (struct blob_store){
+		.store_fd = store_fd,
+		.kind_fds = { -1, -1 },
+		.tmp_fd = -1,
+		.uid = geteuid(),
+		.run = number_of_run(),
+	};
+	if (open_folders(store, err) < 0 || find_mtime(store, err) < 0)
+		return NULL;
+	return TAKE(store);
+}
+
+void blob_store_close(struct blob_store *store)
+{
+	if (!store)
+		return;
+	for (unsigned i = 0; i < BLOB_KINDS; i++)
+		disk_close(store->kind_fds[i]);
+	disk_close(store->tmp_fd);
+	free(store);
+}
+
+/* A stream over a folder, or NULL with *r and err. */
+static DIR *open_stream(int dirfd, const char *name, int *r, struct err *err)
+{
+	int fd = disk_openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	DIR *dir = NULL;
+
+	*r = fd;
+	if (fd >= 0)
+		dir = disk_fdopendir(fd, r);
+	if (!dir)
+		(void)err_errno(err, *r, "reading the store's folder '%s'", name);
+	return dir;
+}
+
+int blob_store_clean(struct blob_store *store, struct err *err)
+{
+	char ours[BLOB_TEMPORARY_SIZE];
+	struct dirent *entry;
+	DIR *dir;
+	int r;
+
+	(void)snprintf(ours, sizeof(ours), "%016" PRIx64 ".", store->run);
+	dir = open_stream(store->store_fd, "tmp", &r, err);
+	if (!dir)
+		return r;
+	while ((entry = disk_readdir(dir, &r)))
+		if (strncmp(entry->d_name, ours, strlen(ours)) != 0)
+			(void)disk_unlinkat(store->tmp_fd, entry->d_name, 0);
+	disk_closedir(dir);
+	return r < 0 ? err_errno(err, r, "reading the store's folder 'tmp'") : 0;
+}
+
+struct timespec blob_mtime(const struct blob_store *store)
+{
+	return store->mtime;
+}
+
+/* ---- looking and linking ---- */
+
+bool blob_is_published(const struct blob_store *store, enum blob_kind kind, const struct stat *st)
+{
+	return st->st_mode == (S_IFREG | blob_mode(kind)) && st->st_uid == store->uid &&
+	       st->st_mtim.tv_sec == store->mtime.tv_sec && st->st_mtim.tv_nsec == store->mtime.tv_nsec;
+}
+
+static int compare(const struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+		   const struct stat *st)
+{
+	if (!blob_is_published(store, kind, st) || (uint64_t)st->st_size != digest->size)
+		return BLOB_CHANGED;
+	return 0;
+}
+
+int blob_look(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+	      const struct blob_name *name, struct stat *st, struct err *err)
+{
+	int r = disk_fstatat(store->kind_fds[kind], name->text, st, AT_SYMLINK_NOFOLLOW);
+
+	if (r == 0)
+		return compare(store, digest, kind, st);
+	if (r == -ENOENT)
+		return BLOB_MISSING;
+	return err_errno(err, r, "looking at blob %s", DIGEST_TEXT(digest));
+}
+
+static void fill_info(struct blob_info *info, const struct digest *digest, const struct stat *st)
+{
+	if (info)
+		*info = (struct blob_info){ .digest = *digest, .allocated = blob_allocated(st) };
+}
+
+int blob_stat(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+	      struct blob_info *info, struct err *err)
+{
+	struct blob_name name;
+	struct stat st;
+	int r;
+
+	blob_print_name(digest->hash, &name);
+	r = blob_look(store, digest, kind, &name, &st, err);
+	if (r == 0)
+		fill_info(info, digest, &st);
+	return r;
+}
+
+/* What the failure of linkat() means. ENOENT: the blob was evicted after the look, or else the folder is
+ * gone. */
+static int explain_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind, int r,
+			int *why)
+{
+	switch (r) {
+	case -EMLINK:
+		return BLOB_LINKS_USED_UP;
+	case -EXDEV:
+	case -EPERM:
+	case -EOPNOTSUPP:
+		*why = -r;
+		return BLOB_UNLINKABLE;
+	case -ENOENT:
+		if (blob_stat(store, digest, kind, NULL, NULL) == BLOB_MISSING)
+			return BLOB_MISSING;
+		return r;
+	default:
+		return r;
+	}
+}
+
+int blob_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind, int dirfd,
+	      const char *name, int *why, struct err *err)
+{
+	struct blob_name from;
+	struct stat st;
+	int r;
+
+	blob_print_name(digest->hash, &from);
+	r = blob_look(store, digest, kind, &from, &st, err);
+	if (r != 0)
+		return r;
+	r = disk_linkat(store->kind_fds[kind], from.text, dirfd, name, 0);
+	if (r < 0)
+		r = explain_link(store, digest, kind, r, why);
+	return r < 0 ? err_errno(err, r, "linking '%s' to blob %s", name, DIGEST_TEXT(digest)) : r;
+}
+
+/* ---- reading ---- */
+
+/* Open one kind, and compare what was opened. Return: a descriptor in *fd, or as blob_open(). */
+static int open_kind(struct blob_store *store, const struct digest *digest, enum blob_kind kind, int *fd,
+		     struct err *err)
+{
+	AUTO_CLOSE int opened = -1;
+	struct blob_name name;
+	struct stat st;
+	int r;
+
+	blob_print_name(digest->hash, &name);
+	opened = disk_openat(store->kind_fds[kind], name.text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	if (opened == -ENOENT)
+		return BLOB_MISSING;
+	if (opened == -ELOOP || opened == -ENXIO)
+		return BLOB_CHANGED; /* a symlink or a pipe has our name */
+	if (opened < 0)
+		return err_errno(err, opened, "opening blob %s", DIGEST_TEXT(digest));
+	if ((r = disk_fstat(opened, &st)) < 0)
+		return err_errno(err, r, "looking at blob %s", DIGEST_TEXT(digest));
+	if ((r = compare(store, digest, kind, &st)) == 0)
+		*fd = TAKE_FD(opened);
+	return r;
+}
+
+int blob_open(struct blob_store *store, const struct digest *digest, int *fd, struct err *err)
+{
+	int plain = open_kind(store, digest, BLOB_PLAIN, fd, err);
+	int exec;
+
+	if (plain <= 0)
+		return plain;
+	exec = open_kind(store, digest, BLOB_EXEC, fd, err);
+	return exec == BLOB_MISSING ? plain : exec;
+}
+
+int blob_read(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,
+	      struct err *err)
+{
+	AUTO_FREE uint8_t *read = NULL;
+	AUTO_CLOSE int fd = -1;
+	struct digest found;
+	int r;
+
+	if (digest->size > max)
+		return err_errno(err, -EFBIG, "reading blob %s into %zu bytes", DIGEST_TEXT(digest), max);
+	r = blob_open(store, digest, &fd, err);
+	if (r != 0)
+		return r;
+	read = xmalloc((size_t)digest->size + 1); /* never malloc(0) */
+	r = disk_read_full(fd, read, (size_t)digest->size, 0);
+	if (r < 0)
+		return err_errno(err, r, "reading blob %s", DIGEST_TEXT(digest));
+	hash_bytes(read, (size_t)digest->size, &found);
+	if (!digest_equal(&found, digest))
+		return BLOB_CHANGED;
+	*bytes = TAKE(read);
+	return 0;
+}
+
+/* ---- private copies ---- */
+
+static int fill_copy(struct blob_store *store, int from_fd, int fd, uint64_t size, bool *reflinked)
+{
+	int r;
+
+	*reflinked = false;
+	if (!atomic_load_explicit(&store->no_reflink, memory_order_relaxed)) {
+		r = disk_reflink(from_fd, fd);
+		*reflinked = r == 0;
+		if (r == -EOPNOTSUPP) /* EXDEV would come first, so this is the store's own file system */
+			atomic_store_explicit(&store->no_reflink, true, memory_order_relaxed);
+	}
+	return *reflinked ? 0 : disk_send_full(from_fd, fd, size);
+}
+
+static int finish_copy(struct blob_store *store, int fd, mode_t mode)
+{
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, store->mtime };
+	struct stat st;
+	int r;
+
+	if ((r = disk_fstat(fd, &st)) < 0)
+		return r;
+	if ((st.st_mode & 07777) != mode && (r = disk_fchmod(fd, mode)) < 0)
+		return r;
+	return disk_futimens(fd, times);
+}
+
+int blob_copy(struct blob_store *store, const struct digest *digest, int dirfd, const char *name, mode_t mode,
+	      bool *reflinked, struct err *err)
+{
+	AUTO_CLOSE int from_fd = -1, fd = -1;
+	int r = blob_open(store, digest, &from_fd, err);
+
+	if (r != 0)
+		return r;
+	fd = disk_openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+	if (fd < 0)
+		return err_errno(err, fd, "making '%s'", name);
+	r = fill_copy(store, from_fd, fd, digest->size, reflinked);
+	if (r == 0)
+		r = finish_copy(store, fd, mode);
+	if (r == 0)
+		return 0;
+	(void)disk_unlinkat(dirfd, name, 0);
+	return err_errno(err, r, "copying blob %s to '%s'", DIGEST_TEXT(digest), name);
+}
+
+/* ---- taking out ---- */
+
+int blob_discard(struct blob_store *store, const struct digest *digest, enum blob_kind kind, struct err *err)
+{
+	struct blob_name name;
+	int r;
+
+	blob_print_name(digest->hash, &name);
+	r = disk_unlinkat(store->kind_fds[kind], name.text, 0);
+	if (r == -ENOENT)
+		return BLOB_MISSING;
+	return r < 0 ? err_errno(err, r, "taking blob %s out of the store", DIGEST_TEXT(digest)) : 0;
+}
+
+/* ---- scanning ---- */
+
+/* Look at one name of a fan-out folder; call back if it is one of ours. */
+static int scan_entry(struct blob_store *store, enum blob_kind kind, unsigned fanout, const char *name,
+		      struct blob_info *info)
+{
+	struct blob_name path;
+	struct stat st;
+	int r;
+
+	if (digest_parse_hash(name, strlen(name), info->digest.hash) < 0 || info->digest.hash[0] != fanout)
+		return BLOB_MISSING;
+	blob_print_name(info->digest.hash, &path);
+	r = disk_fstatat(store->kind_fds[kind], path.text, &st, AT_SYMLINK_NOFOLLOW);
+	if (r < 0)
+		return r == -ENOENT ? BLOB_MISSING : r;
+	if (!blob_is_published(store, kind, &st))
+		return BLOB_CHANGED;
+	info->digest.size = (uint64_t)st.st_size;
+	info->allocated = blob_allocated(&st);
+	return 0;
+}
+
+int blob_scan(struct blob_store *store, enum blob_kind kind, unsigned fanout,
+	      void (*found)(void *ctx, enum blob_kind kind, const struct blob_info *info), void *ctx,
+	      struct err *err)
+{
+	char name[3] = { 0 };
+	struct dirent *entry;
+	DIR *dir;
+	int r;
+
+	assert(fanout < 256);
+	(void)print_byte((uint8_t)fanout, name);
+	dir = open_stream(store->kind_fds[kind], name, &r, err);
+	if (!dir)
+		return r;
+	while ((entry = disk_readdir(dir, &r))) {
+		struct blob_info info;
+		int looked = scan_entry(store, kind, fanout, entry->d_name, &info);
+
+		if (looked == 0)
+			found(ctx, kind, &info);
+		if (looked < 0) {
+			r = looked;
+			break;
+		}
+	}
+	disk_closedir(dir);
+	return r < 0 ? err_errno(err, r, "reading the store's folder '%s/%s'", kind_names[kind], name) : 0;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blob store: immutable files named by their content.
+ *
+ *     STORE/blobs/ab/abcdef...   plain        mode 0444
+ *     STORE/exec/ab/abcdef...    executable   mode 0555, an inode of its own
+ *     STORE/tmp/                 files that need a name before they may have theirs; 0700
+ *
+ * A name appears only once its bytes are complete and match it: a blob is written into an unnamed file
+ * (O_TMPFILE), given its one modification time, and then linked in. From then on nobody writes it, changes
+ * its mode or its times; an inode that has to go makes way for a fresh one by rename(2). So whatever can be
+ * opened is whole, readers need no lock, and two writers of one blob are harmless: the second finds the name
+ * taken.
+ *
+ * The modification time is one fixed value with odd nanoseconds. Before an inode is used, its size, mode,
+ * owner and time are compared with what was published, so a change made through one of its many names is
+ * seen before it spreads. What cannot be seen (a forged time) is in docs/SECURITY.md.
+ *
+ * No executable inode is ever published while a descriptor is open for writing on it: exec(2) would fail with
+ * ETXTBSY.
+ *
+ * Nothing here keeps state but descriptors of folders: every function may be called from any thread, and all
+ * that are not marked otherwise block on disk, so they are for workers.
+ */
+#ifndef DIRCACHE_DAEMON_BLOB_H
+#define DIRCACHE_DAEMON_BLOB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "common/auto.h"
+#include "common/digest.h"
+#include "common/err.h"
+
+enum blob_kind { BLOB_PLAIN = 0, BLOB_EXEC = 1 };
+enum { BLOB_KINDS = 2 };
+
+/* Outcomes; each function names those it has. */
+enum {
+	BLOB_MISSING = 1,       /* no file of that name */
+	BLOB_CHANGED = 2,       /* there is one, but it is not what was published */
+	BLOB_LINKS_USED_UP = 3, /* the file system takes no further link to this inode (EMLINK) */
+	BLOB_EXISTS = 4,        /* it was there already, unchanged */
+	BLOB_UNLINKABLE =
+		5, /* these two places cannot share an inode (EXDEV, EPERM, EOPNOTSUPP): *why says which */
+};
+
+struct blob_store;
+
+/**
+ * Open the store in a folder, making what is missing: blobs/, exec/ and their 256 fan-out folders (0711),
+ * tmp/.
+ *
+ * @store_fd  borrowed for good: a descriptor of STORE
+ *
+ * Finds out which modification time the file system keeps to the nanosecond. Return: a store, or NULL with
+ * err.
+ */
+struct blob_store *blob_store_open(int store_fd, struct err *err);
+void blob_store_close(struct blob_store *store);
+
+static inline void blob_store_free(struct blob_store *store)
+{
+	blob_store_close(store);
+}
+DEFINE_AUTO(blob_store);
+
+/* Remove what earlier runs left in tmp/. What this one is writing stays: at any time. Return: 0, or a
+ * negative errno. */
+int blob_store_clean(struct blob_store *store, struct err *err);
+
+/* The modification time of everything published, and of files made afresh in trees. Does not block. */
+struct timespec blob_mtime(const struct blob_store *store);
+
+/* What is known of a blob's inode. */
+struct blob_info {
+	struct digest digest;
+	uint64_t allocated; /* bytes on disk: st_blocks * 512 */
+};
+
+/**
+ * Look whether a kind of a blob is there and unchanged. A digest of another size than the file's is
+ * BLOB_CHANGED.
+ *
+ * @info  out, may be NULL
+ *
+ * Return: 0, BLOB_MISSING, BLOB_CHANGED, or a negative errno.
+ */
+int blob_stat(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+	      struct blob_info *info, struct err *err);
+
+/**
+ * Link a blob's inode into a folder, after the same look. The hot path: one fstatat and one linkat.
+ *
+ * @dirfd  borrowed: where the new name appears; O_PATH will do
+ * @why    out, with BLOB_UNLINKABLE: the errno
+ *
+ * Return: 0, BLOB_MISSING, BLOB_CHANGED, BLOB_LINKS_USED_UP, BLOB_UNLINKABLE, or a negative errno
+ * (-EEXIST: the name is taken).
+ */
+int blob_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind, int dirfd,
+	      const char *name, int *why, struct err *err);
+
+/**
+ * Open a blob for reading, in whichever kind is there unchanged.
+ *
+ * @fd  out: close-on-exec, the caller's
+ *
+ * Return: 0, BLOB_MISSING, BLOB_CHANGED (in the only kind there), or a negative errno.
+ */
+int blob_open(struct blob_store *store, const struct digest *digest, int *fd, struct err *err);
+
+/**
+ * Read a small blob whole, such as a Directory, and compare it with its digest.
+ *
+ * @max    larger is refused with -EFBIG
+ * @bytes  out: the caller's, free()
+ *
+ * Return: 0, BLOB_MISSING, BLOB_CHANGED, or a negative errno.
+ */
+int blob_read(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,
+	      struct err *err);
+
+/* What storing needs from one call to the next: a buffer and a hasher. One thread at a time. */
+struct blob_writer;
+
+struct blob_writer *blob_writer_new(struct blob_store *store);
+void blob_writer_free(struct blob_writer *writer);
+DEFINE_AUTO(blob_writer);
+
+/**
+ * Store bytes that are in memory.
+ *
+ * @info  out: digest and allocated bytes
+ *
+ * Return: 0 (written), BLOB_EXISTS, or a negative errno. *changed, if not NULL, says whether a file
+ * had that name that was changed since it was published: the new one has then taken its place.
+ */
+int blob_write(struct blob_writer *writer, const void *bytes, size_t len, enum blob_kind kind,
+	       struct blob_info *info, bool *changed, struct err *err);
+
+/**
+ * Store what a descriptor holds, from its beginning (pread(2): its offset stays), in bounded memory.
+ *
+ * @fd          borrowed: a regular file, open for reading
+ * @likely_known  the store has a large blob of this size: hash first and write only if it is new after all,
+ * rather than do both at once (so that known data costs the hash, and new data is read once)
+ *
+ * The file's size, modification and change times are compared before and after; a file that changed meanwhile
+ * is read again, up to three times, and then refused with -EAGAIN (ERR_FAILED_PRECONDITION).
+ *
+ * Return: as blob_write().
+ */
+int blob_write_file(struct blob_writer *writer, int fd, bool likely_known, enum blob_kind kind,
+		    struct blob_info *info, bool *changed, struct err *err);
+
+/* Files from this size on are worth the question behind likely_known. */
+enum { BLOB_LARGE = 256 * 1024 };
+
+/**
+ * Make one kind of a blob from any inode of it that still has the right bytes: from its other kind, or from
+ * its own where the links are used up (a fresh inode then takes the name) or where only mode or time were
+ * changed. The bytes are checked against the digest on the way. What was changed and is not right is taken
+ * out of the store.
+ *
+ * Return: 0 (made), BLOB_EXISTS (it was there, unchanged, with links left), BLOB_MISSING (nothing here has
+ * these bytes), or a negative errno. @n_changed, out, counts inodes that were taken out because they had
+ * changed.
+ */
+int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
+	       bool links_used_up, struct blob_info *info, unsigned *n_changed, struct err *err);
+
+/**
+ * Make a private file with a blob's bytes in a folder: by reflink if it can be, else by copying. It has
+ * blob_mtime(). Its name is there before its bytes are, so the folder should be one that nobody looks into
+ * yet.
+ *
+ * @mode       of the new file, whatever the umask
+ * @reflinked  out: no bytes were copied
+ *
+ * Return: 0, BLOB_MISSING, BLOB_CHANGED, or a negative errno (-EEXIST: the name is taken). Nothing is left
+ * behind on failure.
+ */
+int blob_copy(struct blob_store *store, const struct digest *digest, int dirfd, const char *name, mode_t mode,
+	      bool *reflinked, struct err *err);
+
+/* Take a kind out of the store. Links elsewhere stay. Return: 0, BLOB_MISSING, or a negative errno. */
+int blob_discard(struct blob_store *store, const struct digest *digest, enum blob_kind kind, struct err *err);
+
+/**
+ * Call back for every name in one fan-out folder (0 to 255) of one kind, that is a whole digest hash.
+ *
+ * Files that are none of ours, or that were changed since, are passed over: the latter are replaced when the
+ * same bytes are stored again. Return: 0, or a negative errno.
+ */
+int blob_scan(struct blob_store *store, enum blob_kind kind, unsigned fanout,
+	      void (*found)(void *ctx, enum blob_kind kind, const struct blob_info *info), void *ctx,
+	      struct err *err);
+
+#endif

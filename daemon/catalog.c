@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/catalog.h"
+
+#include <stdatomic.h>
+#include <time.h>
+
+#include "common/alloc.h"
+#include "daemon/map.h"
+
+enum {
+	SIZE_HINTS = 1 << 16, /* one byte a slot: large sizes are few and spread by a multiplication */
+	SLAB_ENTRIES = 1024,
+	BLOCK = 512, /* the unit of st_blocks: stat(2) */
+};
+
+/* Entries live in slabs: a malloc for each would cost a fifth of the memory. */
+struct slab {
+	struct slab *next;
+	struct catalog_entry entries[SLAB_ENTRIES];
+};
+
+/* A dropped entry, waiting to be used again. */
+struct free_entry {
+	struct free_entry *next;
+};
+
+struct catalog {
+	struct map map;
+	struct slab *slabs;
+	size_t n_in_slab; /* used of the first slab */
+	struct free_entry *free;
+	struct catalog_totals totals;
+	uint64_t last_tick;
+	atomic_uchar size_hints[SIZE_HINTS];
+};
+
+struct catalog *catalog_new(void)
+{
+	struct catalog *catalog = xcalloc(1, sizeof(*catalog));
+
+	map_init(&catalog->map);
+	catalog->n_in_slab = SLAB_ENTRIES;
+	return catalog;
+}
+
+void catalog_free(struct catalog *catalog)
+{
+	struct slab *next;
+
+	if (!catalog)
+		return;
+	for (struct slab *slab = catalog->slabs; slab; slab = next) {
+		next = slab->next;
+		free(slab);
+	}
+	map_fini(&catalog->map);
+	free(catalog);
+}
+
+static struct catalog_entry *take_entry(struct catalog *catalog)
+{
+	struct catalog_entry *entry = (void *)catalog->free;
+
+	if (entry) {
+		catalog->free = catalog->free->next;
+	} else {
+		if (catalog->n_in_slab == SLAB_ENTRIES) {
+			struct slab *slab = xmalloc(sizeof(*slab));
+
+			slab->next = catalog->slabs;
+			catalog->slabs = slab;
+			catalog->n_in_slab = 0;
+		}
+		entry = &catalog->slabs->entries[catalog->n_in_slab++];
+	}
+	*entry = (struct catalog_entry){ 0 };
+	return entry;
+}
+
+static size_t size_slot(uint64_t size)
+{
+	return (size_t)((size * 0x9e3779b97f4a7c15u) >> 48) & (SIZE_HINTS - 1);
+}
+
+static struct catalog_entry *insert(struct catalog *catalog, const struct digest *digest)
+{
+	struct catalog_entry *entry = take_entry(catalog);
+
+	entry->digest = *digest;
+	map_add(&catalog->map, &entry->digest);
+	catalog->totals.n_blobs++;
+	catalog->totals.bytes += digest->size;
+	if (digest->size >= BLOB_LARGE)
+		atomic_store_explicit(&catalog->size_hints[size_slot(digest->size)], 1, memory_order_relaxed);
+	return entry;
+}
+
+static void set_kind(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind,
+		     uint64_t allocated)
+{
+	catalog->totals.allocated -= (uint64_t)entry->allocated[kind] * BLOCK;
+	entry->allocated[kind] = (uint32_t)(allocated / BLOCK);
+	catalog->totals.allocated += (uint64_t)entry->allocated[kind] * BLOCK;
+	entry->kinds |= (uint8_t)(1u << kind);
+}
+
+struct catalog_entry *catalog_find(const struct catalog *catalog, const struct digest *digest)
+{
+	return map_find(&catalog->map, digest);
+}
+
+bool catalog_has(const struct catalog *catalog, const struct digest *digest, enum blob_kind kind)
+{
+	const struct catalog_entry *entry = catalog_find(catalog, digest);
+
+	return entry && entry->digest.size == digest->size && entry->kinds & 1u << kind;
+}
+
+void catalog_load(struct catalog *catalog, const struct index_blob *blob)
+{
+	struct catalog_entry *entry = insert(catalog, &blob->digest);
+
+	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
+		if (blob->kinds & 1u << kind)
+			set_kind(catalog, entry, kind, blob->allocated[kind]);
+	entry->used = blob->used;
+	catalog_tick_seen(catalog, blob->used);
+}
+
+struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_info *info, enum blob_kind kind,
+				  bool *is_new)
+{
+	struct catalog_entry *entry = catalog_find(catalog, &info->digest);
+
+	if (!entry)
+		entry = insert(catalog, &info->digest);
+	if (is_new)
+		*is_new = !(entry->kinds & 1u << kind);
+	set_kind(catalog, entry, kind, info->allocated);
+	entry->used = catalog_tick(catalog);
+	return entry;
+}
+
+struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind)
+{
+	struct free_entry *unused = (void *)entry;
+
+	set_kind(catalog, entry, kind, 0);
+	entry->kinds &= (uint8_t) ~(1u << kind);
+	if (entry->kinds)
+		return entry;
+	catalog->totals.n_blobs--;
+	catalog->totals.bytes -= entry->digest.size;
+	map_remove(&catalog->map, &entry->digest);
+	unused->next = catalog->free;
+	catalog->free = unused;
+	return NULL;
+}
+
+struct index_blob catalog_row(const struct catalog_entry *entry)
+{
+	return (struct index_blob){
+		.digest = entry->digest,
+		.allocated = { (uint64_t)entry->allocated[BLOB_PLAIN] * BLOCK,
+			       (uint64_t)entry->allocated[BLOB_EXEC] * BLOCK },
+		.kinds = entry->kinds,
+		.used = entry->used,
+	};
+}
+
+uint64_t catalog_tick(struct catalog *catalog)
+{
+	struct timespec now;
+	uint64_t us;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	us = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+	catalog->last_tick = us > catalog->last_tick ? us : catalog->last_tick + 1;
+	return catalog->last_tick;
+}
+
+void catalog_tick_seen(struct catalog *catalog, uint64_t used)
+{
+	/* Times from the far future (a clock that was wrong once) stay below the top of SQLite's integers. */
+	if (used > catalog->last_tick && used < INT64_MAX)
+		catalog->last_tick = used;
+}
+
+struct catalog_totals catalog_totals(const struct catalog *catalog)
+{
+	return catalog->totals;
+}
+
+bool catalog_may_have_size(const struct catalog *catalog, uint64_t size)
+{
+	return atomic_load_explicit(&catalog->size_hints[size_slot(size)], memory_order_relaxed);
+}
+
+size_t catalog_end(const struct catalog *catalog)
+{
+	return catalog->map.capacity;
+}
+
+struct catalog_entry *catalog_at(const struct catalog *catalog, size_t position)
+{
+	return position < catalog->map.capacity ? map_slot(&catalog->map, position) : NULL;
+}

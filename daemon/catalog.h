@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Catalog: which blobs are in the store, in memory. One entry of 72 bytes and a slot in a map for each.
+ *
+ * The loop owns it. At start the index's lane fills it before anybody else knows of it. The catalog says what
+ * was there when last looked; the disk has the last word, and linking looks at the inode itself.
+ */
+#ifndef DIRCACHE_DAEMON_CATALOG_H
+#define DIRCACHE_DAEMON_CATALOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/auto.h"
+#include "daemon/blob.h"
+#include "daemon/index.h"
+
+struct catalog;
+
+struct catalog_entry {
+	struct digest digest;
+	uint64_t used;                  /* as in struct index_blob */
+	uint32_t allocated[BLOB_KINDS]; /* 512-byte blocks on disk, by kind */
+	uint8_t kinds;                  /* bit 1 << enum blob_kind for each that is there */
+};
+
+struct catalog *catalog_new(void);
+void catalog_free(struct catalog *catalog);
+DEFINE_AUTO(catalog);
+
+/* The entry, or NULL. Sizes are not compared. Lives until the entry is dropped. */
+struct catalog_entry *catalog_find(const struct catalog *catalog, const struct digest *digest);
+
+/* Is this kind there, with this size? */
+bool catalog_has(const struct catalog *catalog, const struct digest *digest, enum blob_kind kind);
+
+/* Take in what the index had. */
+void catalog_load(struct catalog *catalog, const struct index_blob *blob);
+
+/**
+ * Note that a kind of a blob is in the store, and its use now.
+ *
+ * Return: the entry; *is_new, if not NULL, says whether the kind was not known.
+ */
+struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_info *info, enum blob_kind kind,
+				  bool *is_new);
+
+/* Note that a kind is gone; the entry goes with its last kind (the return is NULL then). */
+struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind);
+
+/* The row that the index should have. */
+struct index_blob catalog_row(const struct catalog_entry *entry);
+
+/* A time of use: microseconds since 1970, later than all that were given or loaded, whatever the clock does.
+ */
+uint64_t catalog_tick(struct catalog *catalog);
+
+/* A time of use that was loaded from elsewhere (a tree's): later ones are later than it. */
+void catalog_tick_seen(struct catalog *catalog, uint64_t used);
+
+struct catalog_totals {
+	uint64_t n_blobs, bytes, allocated;
+};
+struct catalog_totals catalog_totals(const struct catalog *catalog);
+
+/**
+ * May the store hold a large blob (BLOB_LARGE or more) of this size? Any thread: a hint, right when it says
+ * no but for what was stored this instant.
+ */
+bool catalog_may_have_size(const struct catalog *catalog, uint64_t size);
+
+/* Visit all entries between two positions (0 to catalog_end()); entries added meanwhile may be missed. */
+size_t catalog_end(const struct catalog *catalog);
+struct catalog_entry *catalog_at(const struct catalog *catalog, size_t position); /* or NULL */
+
+#endif

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/flight.h"
+
+#include <assert.h>
+
+#include "common/alloc.h"
+#include "daemon/map.h"
+
+struct flight {
+	struct digest key; /* first: by this it is found; see flight_key() */
+	struct job job;
+
+	/* In. */
+	struct digest digest;
+	enum blob_kind kind;
+	bool links_used_up;
+	struct blob_writer *writer;
+
+	/* Out. */
+	int r;
+	struct blob_info info;
+	unsigned n_changed;
+	struct err err;
+
+	/* The loop's. */
+	struct flights *flights;
+	struct list waiters;
+	bool was_known; /* the catalog had it: coming back is healing */
+};
+
+struct flights {
+	struct flights_parts parts;
+	struct pool_queue *queue;
+	struct map under_way[BLOB_KINDS];
+};
+
+struct flights *flights_new(const struct flights_parts *parts)
+{
+	struct flights *flights = xcalloc(1, sizeof(*flights));
+
+	flights->parts = *parts;
+	flights->queue = pool_queue_new(parts->pool);
+	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
+		map_init(&flights->under_way[kind]);
+	return flights;
+}
+
+void flights_free(struct flights *flights)
+{
+	if (!flights)
+		return;
+	for (unsigned kind = 0; kind < BLOB_KINDS; kind++) {
+		assert(flights->under_way[kind].n == 0);
+		map_fini(&flights->under_way[kind]);
+	}
+	pool_queue_free(flights->queue);
+	free(flights);
+}
+
+/* Who asks for the same hash with another size asks for another blob: hash and size together are the key. */
+static struct digest flight_key(const struct digest *digest)
+{
+	struct digest key = *digest;
+
+	for (unsigned i = 0; i < sizeof(digest->size); i++)
+		key.hash[DIGEST_HASH_SIZE - 1 - i] ^= (uint8_t)(digest->size >> 8 * i);
+	return key;
+}
+
+size_t flights_n(const struct flights *flights)
+{
+	return flights->under_way[BLOB_PLAIN].n + flights->under_way[BLOB_EXEC].n;
+}
+
+/* On a worker. */
+static enum job_next flight_run(struct job *job)
+{
+	struct flight *flight = CONTAINER_OF(job, struct flight, job);
+
+	flight->r = blob_renew(flight->writer, &flight->digest, flight->kind, flight->links_used_up, &flight->info,
+			       &flight->n_changed, &flight->err);
+	return JOB_DONE;
+}
+
+/* The store has the kind now: so have the catalog and the index. */
+static void note_landed(const struct flight *flight)
+{
+	const struct flights_parts *parts = &flight->flights->parts;
+	struct index_batch *batch = index_batch_new();
+	struct catalog_entry *entry = catalog_add(parts->catalog, &flight->info, flight->kind, NULL);
+	struct index_blob row = catalog_row(entry);
+
+	index_batch_put_blob(batch, &row);
+	index_submit(parts->index, batch, NULL, NULL);
+	if (flight->r == BLOB_EXISTS)
+		return;
+	parts->counters->blob_fetches++;
+	if (flight->links_used_up)
+		parts->counters->inode_rotations++;
+	else if (flight->was_known || flight->n_changed)
+		parts->counters->healed_blobs++;
+}
+
+/* The store has the kind no more: nor have the catalog and the index. */
+static void note_lost(const struct flight *flight)
+{
+	const struct flights_parts *parts = &flight->flights->parts;
+	struct catalog_entry *entry = catalog_find(parts->catalog, &flight->digest);
+	struct index_batch *batch;
+
+	if (!entry || !(entry->kinds & 1u << flight->kind) || entry->digest.size != flight->digest.size)
+		return;
+	batch = index_batch_new();
+	entry = catalog_drop(parts->catalog, entry, flight->kind);
+	if (entry) {
+		struct index_blob row = catalog_row(entry);
+
+		index_batch_put_blob(batch, &row);
+	} else {
+		index_batch_drop_blob(batch, &flight->digest);
+	}
+	index_submit(parts->index, batch, NULL, NULL);
+}
+
+static void flight_done(struct job *job)
+{
+	struct flight *flight = CONTAINER_OF(job, struct flight, job);
+	struct flights *flights = flight->flights;
+	struct list *l;
+	int r = flight->r == BLOB_EXISTS ? 0 : flight->r;
+
+	writers_give(flights->parts.writers, flight->writer);
+	flights->parts.counters->tampered_blobs += flight->n_changed;
+	if (r == 0)
+		note_landed(flight);
+	else if (r == BLOB_MISSING)
+		note_lost(flight);
+	map_remove(&flights->under_way[flight->kind], &flight->key);
+	while ((l = list_pop(&flight->waiters))) {
+		struct flight_waiter *waiter = LIST_ENTRY(l, struct flight_waiter, link);
+
+		waiter->landed(waiter, r, &flight->err);
+	}
+	free(flight);
+}
+
+static struct flight *start(struct flights *flights, const struct digest *digest, enum blob_kind kind,
+			    bool links_used_up)
+{
+	struct flight *flight = xcalloc(1, sizeof(*flight));
+
+	flight->key = flight_key(digest);
+	flight->digest = *digest;
+	flight->kind = kind;
+	flight->links_used_up = links_used_up;
+	flight->flights = flights;
+	flight->was_known = catalog_has(flights->parts.catalog, digest, kind);
+	flight->writer = writers_take(flights->parts.writers);
+	flight->job.run = flight_run;
+	flight->job.done = flight_done;
+	list_init(&flight->waiters);
+	map_add(&flights->under_way[kind], &flight->key);
+	pool_submit(flights->queue, &flight->job);
+	return flight;
+}
+
+void flight_join(struct flights *flights, const struct digest *digest, enum blob_kind kind, bool links_used_up,
+		 struct flight_waiter *waiter)
+{
+	struct digest key = flight_key(digest);
+	struct flight *flight = map_find(&flights->under_way[kind], &key);
+
+	if (flight)
+		flights->parts.counters->blob_fetch_joins++;
+	else
+		flight = start(flights, digest, kind, links_used_up);
+	list_append(&flight->waiters, &waiter->link);
+}
+
+void flight_leave(struct flight_waiter *waiter)
+{
+	list_remove(&waiter->link);
+}

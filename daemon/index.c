@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/index.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/alloc.h"
+#include "common/log.h"
+#include "daemon/index_internal.h"
+#include "daemon/pool.h"
+
+/* All batches that waited when the lane was free. */
+struct commit_job {
+	struct job job; /* first */
+
+	/* In; each batch also takes its result out. */
+	struct list batches;
+	struct index *index; /* its db is the lane's */
+
+	/* Out. */
+	uint64_t n_commits;
+};
+
+struct index {
+	const char *folder; /* borrowed */
+	struct pool *lane;
+	struct pool_queue *queue;
+	struct index_db *db; /* the lane's, and ours again when it has ended */
+
+	struct list waiting;      /* batches for the next commit */
+	struct commit_job commit; /* there is only one at a time */
+	bool is_committing;
+	size_t n_pending;
+	uint64_t n_commits;
+};
+
+struct index *index_new(struct event_base *base, const char *folder)
+{
+	struct pool *lane = pool_new(base, 1, "index");
+	struct index *index;
+
+	if (!lane)
+		return NULL;
+	index = xcalloc(1, sizeof(*index));
+	index->folder = folder;
+	index->lane = lane;
+	index->queue = pool_queue_new(lane);
+	list_init(&index->waiting);
+	list_init(&index->commit.batches);
+	index->commit.index = index;
+	return index;
+}
+
+void index_free(struct index *index, bool clean)
+{
+	struct err err = { 0 };
+
+	if (!index)
+		return;
+	pool_free(index->lane); /* commits what waits: each commit's done() submits the next */
+	assert(index->n_pending == 0);
+	pool_queue_free(index->queue);
+	if (index_db_close(index->db, clean, &err) < 0)
+		log_warning("%s", err.text);
+	free(index);
+}
+
+/* ---- loading ---- */
+
+struct load_job {
+	struct job job; /* first */
+
+	/* In. */
+	struct index *index; /* its db is the lane's */
+	struct index_sink sink;
+
+	/* Out. */
+	int result;
+	struct index_loaded loaded;
+	struct err err;
+
+	/* For done(). */
+	void (*done)(void *ctx, int r, const struct index_loaded *loaded, const struct err *err);
+	void *ctx;
+};
+
+static enum job_next run_load(struct job *job)
+{
+	struct load_job *load = (struct load_job *)job;
+	AUTO(index_db) db = NULL;
+
+	load->result = index_db_open(load->index->folder, &db, &load->loaded, &load->err);
+	if (load->result == 0)
+		load->result = index_db_load(db, &load->sink, &load->loaded.n_blobs, &load->err);
+	if (load->result == 0)
+		load->index->db = TAKE(db);
+	return JOB_DONE;
+}
+
+static void on_loaded(struct job *job)
+{
+	struct load_job *load = (struct load_job *)job;
+
+	load->done(load->ctx, load->result, &load->loaded, &load->err);
+	free(load);
+}
+
+void index_load(struct index *index, const struct index_sink *sink,
+		void (*done)(void *ctx, int r, const struct index_loaded *loaded, const struct err *err),
+		void *ctx)
+{
+	struct load_job *load = xcalloc(1, sizeof(*load));
+
+	load->job = (struct job){ .run = run_load, .done = on_loaded };
+	load->index = index;
+	load->sink = *sink;
+	load->done = done;
+	load->ctx = ctx;
+	pool_submit(index->queue, &load->job);
+}
+
+/* ---- batches ---- */
+
+struct index_batch *index_batch_new(void)
+{
+	struct index_batch *batch = xcalloc(1, sizeof(*batch));
+
+	list_init(&batch->link);
+	return batch;
+}
+
+void index_batch_free(struct index_batch *batch)
+{
+	if (!batch)
+		return;
+	for (size_t i = 0; i < batch->n_changes; i++) {
+		const struct index_change *change = &batch->changes[i];
+
+		if (change->op == INDEX_PUT_TAG || change->op == INDEX_DROP_TAG)
+			free((char *)change->tag.name);
+	}
+	free(batch->changes);
+	free(batch);
+}
+
+static struct index_change *add(struct index_batch *batch, enum index_op op)
+{
+	struct index_change *change;
+
+	batch->changes = xgrow(batch->changes, batch->n_changes, &batch->capacity, sizeof(*batch->changes));
+	change = &batch->changes[batch->n_changes++];
+	*change = (struct index_change){ .op = op };
+	return change;
+}
+
+void index_batch_put_blob(struct index_batch *batch, const struct index_blob *blob)
+{
+	add(batch, INDEX_PUT_BLOB)->blob = *blob;
+}
+
+void index_batch_drop_blob(struct index_batch *batch, const struct digest *digest)
+{
+	add(batch, INDEX_DROP_BLOB)->blob.digest = *digest;
+}
+
+void index_batch_put_tree(struct index_batch *batch, const struct index_tree *tree)
+{
+	add(batch, INDEX_PUT_TREE)->tree = *tree;
+}
+
+void index_batch_drop_tree(struct index_batch *batch, const struct digest *digest)
+{
+	add(batch, INDEX_DROP_TREE)->tree.digest = *digest;
+}
+
+void index_batch_put_tag(struct index_batch *batch, const struct index_tag *tag)
+{
+	struct index_change *change = add(batch, INDEX_PUT_TAG);
+
+	change->tag = *tag;
+	change->tag.name = xstrdup(tag->name);
+}
+
+void index_batch_drop_tag(struct index_batch *batch, const char *name)
+{
+	add(batch, INDEX_DROP_TAG)->tag.name = xstrdup(name);
+}
+
+void index_batch_touch_blob(struct index_batch *batch, const struct digest *digest, uint64_t used)
+{
+	struct index_blob *blob = &add(batch, INDEX_TOUCH_BLOB)->blob;
+
+	blob->digest = *digest;
+	blob->used = used;
+}
+
+void index_batch_touch_tree(struct index_batch *batch, const struct digest *digest, uint64_t used,
+			    uint64_t hits)
+{
+	struct index_tree *tree = &add(batch, INDEX_TOUCH_TREE)->tree;
+
+	tree->digest = *digest;
+	tree->used = used;
+	tree->hits = hits;
+}
+
+size_t index_batch_size(const struct index_batch *batch)
+{
+	return batch->n_changes;
+}
+
+/* ---- committing ---- */
+
+static enum job_next run_commit(struct job *job)
+{
+	struct commit_job *commit = (struct commit_job *)job;
+
+	commit->n_commits = index_db_commit(commit->index->db, &commit->batches);
+	return JOB_DONE;
+}
+
+static void commit_waiting(struct index *index);
+
+static void on_committed(struct job *job)
+{
+	struct commit_job *commit = (struct commit_job *)job;
+	struct index *index = commit->index;
+	struct list answers, *l;
+
+	index->n_commits += commit->n_commits;
+	list_init(&answers);
+	while ((l = list_pop(&commit->batches)))
+		list_append(&answers, l);
+	/* The lane goes on before the answers, which may take their time and may submit more. */
+	index->is_committing = false;
+	commit_waiting(index);
+	while ((l = list_pop(&answers))) {
+		struct index_batch *batch = LIST_ENTRY(l, struct index_batch, link);
+
+		index->n_pending--;
+		if (batch->done)
+			batch->done(batch->ctx, batch->result, &batch->err);
+		index_batch_free(batch);
+	}
+}
+
+static void commit_waiting(struct index *index)
+{
+	struct commit_job *commit = &index->commit;
+	struct list *l;
+
+	if (index->is_committing || list_is_empty(&index->waiting))
+		return;
+	while ((l = list_pop(&index->waiting)))
+		list_append(&commit->batches, l);
+	index->is_committing = true;
+	commit->job = (struct job){ .run = run_commit, .done = on_committed };
+	pool_submit(index->queue, &commit->job);
+}
+
+void index_submit(struct index *index, struct index_batch *batch,
+		  void (*done)(void *ctx, int r, const struct err *err), void *ctx)
+{
+	batch->done = done;
+	batch->ctx = ctx;
+	list_append(&index->waiting, &batch->link);
+	index->n_pending++;
+	commit_waiting(index);
+}
+
+size_t index_n_pending(const struct index *index)
+{
+	return index->n_pending;
+}
+
+uint64_t index_n_commits(const struct index *index)
+{
+	return index->n_commits;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Index: what the cache knows, kept in SQLite (STORE/index.sqlite, WAL). The one door to SQLite.
+ *
+ * The loop owns the truth while the daemon runs (catalog, trees, tags); the index is what a restart reads.
+ * Changes are collected in batches. One lane (a pool of one worker) commits all batches that wait as one
+ * transaction, while the next ones gather: a group commit that no one waits for longer than two commits.
+ * A batch is whole or absent after a crash. Batches are committed in the order submitted.
+ *
+ * WAL with synchronous=NORMAL: a killed process loses nothing that was committed; a crashed machine may lose
+ * the last transactions, never the order of them.
+ *
+ * Loop only, but for what is said to run on the lane.
+ */
+#ifndef DIRCACHE_DAEMON_INDEX_H
+#define DIRCACHE_DAEMON_INDEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/digest.h"
+#include "common/err.h"
+
+struct event_base;
+struct index;
+struct index_batch;
+
+enum { INDEX_VERSION = 1 }; /* of the store: PRAGMA user_version; a newer one is refused, untouched */
+
+struct index_blob {
+	struct digest digest;
+	uint64_t allocated[2]; /* bytes on disk, by enum blob_kind; 0 where that kind is absent and for empty
+				  files */
+	uint8_t kinds;         /* bit 1 << enum blob_kind for each that is there */
+	uint64_t used;         /* last use: microseconds since 1970, strictly ascending between uses */
+};
+
+struct index_tree {
+	struct digest digest;
+	uint64_t n_files, n_directories, n_symlinks, bytes;
+	uint64_t used, hits;
+};
+
+struct index_tag {
+	const char *name; /* terminated */
+	struct digest digest;
+	uint32_t uid; /* its owner */
+};
+
+/* Where index_load() puts what it reads; called on the lane. Values are borrowed for the call. */
+struct index_sink {
+	void (*blob)(void *ctx, const struct index_blob *blob); /* ascending by hash */
+	void (*tree)(void *ctx, const struct index_tree *tree); /* in no order */
+	void (*tag)(void *ctx, const struct index_tag *tag);
+	void *ctx;
+};
+
+struct index_loaded {
+	bool was_clean; /* the last stop was clean: blobs and files agree */
+	bool is_new;    /* the index was made just now */
+	uint64_t n_blobs;
+};
+
+/**
+ * Make the index; opens nothing yet.
+ *
+ * @folder  STORE's path, borrowed for good: index.sqlite is in it
+ *
+ * Return: an index, or NULL with errno set when the lane's thread cannot be made.
+ */
+struct index *index_new(struct event_base *base, const char *folder);
+
+/**
+ * Open (or create) the database on the lane, read all of it into the sink, then call done on the loop.
+ * The store is marked as not cleanly stopped before the first value is read.
+ *
+ * done gets r < 0 with err: -EPROTO for a store of a newer version, or what SQLite or the disk said.
+ */
+void index_load(struct index *index, const struct index_sink *sink,
+		void (*done)(void *ctx, int r, const struct index_loaded *loaded, const struct err *err),
+		void *ctx);
+
+/* A batch of changes; gather, then submit (which takes it over) or free. */
+struct index_batch *index_batch_new(void);
+void index_batch_free(struct index_batch *batch);
+
+/* Insert or replace. Values are copied. */
+void index_batch_put_blob(struct index_batch *batch, const struct index_blob *blob);
+void index_batch_drop_blob(struct index_batch *batch, const struct digest *digest);
+void index_batch_put_tree(struct index_batch *batch, const struct index_tree *tree);
+void index_batch_drop_tree(struct index_batch *batch, const struct digest *digest);
+void index_batch_put_tag(struct index_batch *batch, const struct index_tag *tag);
+void index_batch_drop_tag(struct index_batch *batch, const char *name);
+/* Only times of use and hits of rows that are there; a row that is gone stays gone. */
+void index_batch_touch_blob(struct index_batch *batch, const struct digest *digest, uint64_t used);
+void index_batch_touch_tree(struct index_batch *batch, const struct digest *digest, uint64_t used,
+			    uint64_t hits);
+
+size_t index_batch_size(const struct index_batch *batch); /* changes in it */
+
+/**
+ * Commit a batch, with others that wait.
+ *
+ * @done  on the loop, after the commit, or with r < 0 and err when it could not be made (then nothing of this
+ *        batch is in the index); may be NULL
+ */
+void index_submit(struct index *index, struct index_batch *batch,
+		  void (*done)(void *ctx, int r, const struct err *err), void *ctx);
+
+/* Batches submitted and not yet answered. */
+size_t index_n_pending(const struct index *index);
+
+/* Transactions committed so far: at most one for each batch, and far fewer when batches come faster than the
+ * disk. */
+uint64_t index_n_commits(const struct index *index);
+
+/**
+ * Close: commits what waits (the loop must not run any more), marks the stop as clean if asked, checkpoints
+ * the WAL, ends the lane. NULL is fine.
+ */
+void index_free(struct index *index, bool clean);
+
+#endif

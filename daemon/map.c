@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/map.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/alloc.h"
+
+enum { CAPACITY_MIN = 64 };
+
+void map_init(struct map *map)
+{
+	*map = (struct map){ 0 };
+	if (getrandom(&map->secret, sizeof(map->secret), 0) != (ssize_t)sizeof(map->secret))
+		map->secret = (uintptr_t)map; /* only where the kernel has no randomness at all */
+	map->secret |= 1;
+}
+
+void map_fini(struct map *map)
+{
+	free(map->slots);
+	map->slots = NULL;
+	map->n = map->capacity = 0;
+}
+
+/* Where a hash would like to be: a multiplication by a secret odd number spreads it from the top bits down.
+ */
+static size_t home(const struct map *map, const struct digest *digest)
+{
+	uint64_t low, high;
+
+	memcpy(&low, digest->hash, sizeof(low));
+	memcpy(&high, digest->hash + sizeof(low), sizeof(high));
+	return (size_t)(((low ^ (high * map->secret)) * map->secret) >> 20) & (map->capacity - 1);
+}
+
+/* The slot that holds this hash, or the free one where it would go. */
+static size_t probe(const struct map *map, const struct digest *digest)
+{
+	size_t i = home(map, digest);
+
+	while (map->slots[i] && memcmp(map->slots[i]->hash, digest->hash, DIGEST_HASH_SIZE) != 0)
+		i = (i + 1) & (map->capacity - 1);
+	return i;
+}
+
+void *map_find(const struct map *map, const struct digest *digest)
+{
+	return map->capacity ? map->slots[probe(map, digest)] : NULL;
+}
+
+static void resize(struct map *map, size_t capacity)
+{
+	struct map old = *map;
+
+	map->slots = xcalloc(capacity, sizeof(*map->slots));
+	map->capacity = capacity;
+	for (size_t i = 0; i < old.capacity; i++)
+		if (old.slots[i])
+			map->slots[probe(map, old.slots[i])] = old.slots[i];
+	free(old.slots);
+}
+
+void map_reserve(struct map *map, size_t n)
+{
+	size_t capacity = map->capacity ? map->capacity : CAPACITY_MIN;
+
+	while (capacity / 4 * 3 < n)
+		capacity *= 2;
+	if (capacity != map->capacity)
+		resize(map, capacity);
+}
+
+void map_add(struct map *map, struct digest *item)
+{
+	size_t i;
+
+	map_reserve(map, map->n + 1);
+	i = probe(map, item);
+	assert(!map->slots[i]);
+	map->slots[i] = item;
+	map->n++;
+}
+
+void map_remove(struct map *map, const struct digest *item)
+{
+	size_t mask = map->capacity - 1, hole, i;
+
+	assert(map->capacity);
+	hole = probe(map, item);
+	assert(map->slots[hole] == item);
+	map->n--;
+	/* Whoever was pushed past the hole moves back into it, and leaves the next one. */
+	for (i = (hole + 1) & mask; map->slots[i]; i = (i + 1) & mask) {
+		size_t want = home(map, map->slots[i]);
+
+		if (((i - want) & mask) >= ((i - hole) & mask)) {
+			map->slots[hole] = map->slots[i];
+			hole = i;
+		}
+	}
+	map->slots[hole] = NULL;
+}

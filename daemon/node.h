@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Nodes: parsed Directories, interned by digest: the Merkle DAG in memory.
+ *
+ * However many trees hold a Directory, there is one node, immutable. A node is *resolved* when every
+ * Directory below it was read and checked and every blob below it is in the store, in the kind that its
+ * FileNode asks for.
+ *
+ *     load    workers read and decode Directories, a few at a time
+ *     scan    the loop, in slices: look up every blob (a missing kind joins a flight) and every child
+ *             (known, being loaded for another, or new: load it)
+ *     settle  a node whose children and flights have all ended is resolved, or failed with the digests that
+ * are absent below it; its parents hear of it. Nothing here recurses.
+ *
+ * A failed node leaves the map at once: those who waited hear why, and the next who asks starts anew.
+ * No cycle can be: every Directory read is compared with its digest.
+ *
+ * Loop only; digest, directory, children and totals of a resolved node may be read by any thread while a
+ * reference is held.
+ */
+#ifndef DIRCACHE_DAEMON_NODE_H
+#define DIRCACHE_DAEMON_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/auto.h"
+#include "common/directory.h"
+#include "common/err.h"
+#include "common/list.h"
+#include "daemon/blob.h"
+#include "daemon/catalog.h"
+#include "daemon/counters.h"
+#include "daemon/flight.h"
+#include "daemon/pool.h"
+#include "daemon/slice.h"
+
+struct nodes;
+
+/* All of these saturate at UINT64_MAX: a DAG of 40 Directories can stand for 2^40. */
+struct tree_totals {
+	uint64_t n_files, n_directories, n_symlinks; /* n_directories counts the root */
+	uint64_t bytes;                              /* sum of the files' sizes */
+	uint64_t depth;                              /* levels: 1 for a Directory without Directories */
+};
+
+struct node {
+	struct digest digest; /* first: the key in the map */
+	struct directory *directory;
+	struct node **children; /* in the order of directory->directories */
+	struct tree_totals totals;
+};
+
+enum { NODE_MISSING_MAX = 100 }; /* absent digests that are named */
+
+/* Why a node, or one below it, could not be resolved. */
+struct node_failure {
+	int r; /* negative errno */
+	struct err err;
+	size_t n_missing;
+	struct digest missing[NODE_MISSING_MAX];
+};
+
+struct node_waiter {
+	/* failure: NULL when the node is resolved now; else borrowed for the call. May free the waiter. */
+	void (*settled)(struct node_waiter *waiter, const struct node_failure *failure);
+	struct list link; /* private */
+};
+
+struct nodes_parts { /* all borrowed for good */
+	struct pool *pool;
+	struct blob_store *store;
+	struct catalog *catalog;
+	struct flights *flights;
+	struct slicer *slicer;
+	struct counters *counters;
+	size_t max_entries; /* of one Directory */
+};
+
+struct nodes *nodes_new(const struct nodes_parts *parts);
+void nodes_free(struct nodes *nodes); /* when nothing is under way and no reference is held */
+DEFINE_AUTO(nodes);
+
+/* The node of a Directory, resolved or under way, or NULL. Not a new reference. */
+struct node *nodes_find(const struct nodes *nodes, const struct digest *digest);
+
+/**
+ * Get the node of a Directory, and have it resolved if nobody has begun that yet.
+ *
+ * @recall  it was resolved before and only its memory is gone: the Directories read count as neither hit nor
+ * miss
+ *
+ * Return: a new reference.
+ */
+struct node *nodes_resolve(struct nodes *nodes, const struct digest *digest, bool recall);
+
+/**
+ * Take in a Directory that was just stored, children first; all its blobs are in the catalog.
+ *
+ * @directory  taken over
+ *
+ * Return: a new reference.
+ */
+struct node *nodes_adopt(struct nodes *nodes, const struct digest *digest, struct directory *directory);
+
+bool node_is_resolved(const struct node *node);
+
+/* Is this node read again, rather than constructed for the first time? While it is under way. */
+bool node_is_recalled(const struct node *node);
+
+/* Wait for a node that is under way; leave by node_wait_no_longer(). settled() is never called from within.
+ */
+void node_wait(struct node *node, struct node_waiter *waiter);
+void node_wait_no_longer(struct node_waiter *waiter);
+
+struct node *node_get(struct node *node);
+void node_put(struct node *node); /* NULL is fine; memory goes later, in slices */
+
+/* Loads, scans and settlements under way. */
+bool nodes_busy(const struct nodes *nodes);
+
+#endif

@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/plan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "common/alloc.h"
+#include "daemon/disk.h"
+
+enum { TRIES_MAX = 3 }; /* flights for one file, before its inode is given up */
+
+/* A directory being filled; open as long as something in it is to be made. */
+struct folder {
+	atomic_int refs;
+	int fd; /* O_PATH */
+};
+
+/* What a stalled item waits for. */
+struct need {
+	struct flight_waiter waiter;
+	struct plan *plan;
+	struct digest digest;
+	enum blob_kind kind;
+	bool links_used_up;
+};
+
+/* One directory to be made, or the rest of one; with node NULL the single file of the plan. */
+struct item {
+	struct crew_item crew_item;
+	const struct node *node;
+	struct folder *parent; /* NULL for what is made in the target's own folder */
+	const char *name;      /* in the parent; the node above, or the target, keeps it */
+	struct folder *self;   /* once it is made */
+	size_t next_file;
+	unsigned tries;
+	struct need need;
+};
+
+/* What a worker made of one item, added to the plan's counts at the end of it. */
+struct tally {
+	uint64_t linked, copied, reflinked, created, fallback, bytes;
+};
+
+enum { PLACED = 0, STALLED = 1 };
+
+/* ---- failing ---- */
+
+static int fail(struct plan *plan, int r, const struct err *err)
+{
+	if (!atomic_flag_test_and_set(&plan->failing)) {
+		plan->r = r;
+		plan->err = *err;
+	}
+	atomic_store(&plan->stop, true);
+	return r;
+}
+
+static int fail_errno(struct plan *plan, int r, const char *doing, const char *name)
+{
+	struct err err = { 0 };
+
+	err_errno(&err, r, "%s '%s' at the target '%s'", doing, name, plan->target.name);
+	return fail(plan, r, &err);
+}
+
+/* ---- folders and items ---- */
+
+static struct folder *folder_get(struct folder *folder)
+{
+	atomic_fetch_add_explicit(&folder->refs, 1, memory_order_relaxed);
+	return folder;
+}
+
+static void folder_put(struct folder *folder)
+{
+	if (folder && atomic_fetch_sub_explicit(&folder->refs, 1, memory_order_acq_rel) == 1) {
+		disk_close(folder->fd);
+		free(folder);
+	}
+}
+
+static struct folder *folder_new(int fd)
+{
+	struct folder *folder = xmalloc(sizeof(*folder));
+
+	atomic_init(&folder->refs, 1);
+	folder->fd = fd;
+	return folder;
+}
+
+static struct item *item_new(const struct node *node, struct folder *parent, const char *name)
+{
+	struct item *item = xcalloc(1, sizeof(*item));
+	size_t n_here = node ? node->directory->n_files + node->directory->n_symlinks : 1;
+
+	item->crew_item.weight = n_here + 4; /* a directory costs about four links */
+	item->node = node;
+	item->parent = parent;
+	item->name = name;
+	return item;
+}
+
+static void item_free(struct item *item)
+{
+	folder_put(item->parent);
+	folder_put(item->self);
+	free(item);
+}
+
+/* ---- files ---- */
+
+static struct need need(const struct file_node *file, enum blob_kind kind, bool links_used_up)
+{
+	return (struct need){ .digest = file->digest, .kind = kind, .links_used_up = links_used_up };
+}
+
+static mode_t mode_of(const struct file_node *file)
+{
+	if (file->properties && file->properties->has_unix_mode)
+		return file->properties->unix_mode & 0777;
+	return file->executable ? 0555 : 0444;
+}
+
+static int set_times(struct plan *plan, int dirfd, const char *name, const struct file_node *file)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, blob_mtime(plan->store) };
+	int r;
+
+	if (file->properties && file->properties->has_mtime)
+		times[1] = (struct timespec){ file->properties->mtime_sec, file->properties->mtime_nsec };
+	r = disk_utimensat(dirfd, name, times);
+	return r < 0 ? fail_errno(plan, r, "setting the times of", name) : 0;
+}
+
+/* A fresh inode for each empty file: a shared one, once written through, would make all others wrong. */
+static int create_empty(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
+			struct tally *tally)
+{
+	int fd = disk_openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode_of(file));
+
+	if (fd < 0)
+		return fail_errno(plan, fd, "creating", name);
+	disk_close(fd);
+	tally->created++;
+	return set_times(plan, dirfd, name, file);
+}
+
+/* A private inode. Return: PLACED, STALLED, or a negative errno. */
+static int copy(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
+		struct item *item, struct tally *tally)
+{
+	enum blob_kind kind = file->executable ? BLOB_EXEC : BLOB_PLAIN;
+	struct err err = { 0 };
+	bool reflinked = false;
+	int r = blob_copy(plan->store, &file->digest, dirfd, name, mode_of(file), &reflinked, &err);
+
+	if (r > 0) {
+		item->need = need(file, kind, false);
+		return STALLED;
+	}
+	if (r < 0)
+		return fail(plan, r, &err);
+	tally->copied += !reflinked;
+	tally->reflinked += reflinked;
+	return set_times(plan, dirfd, name, file);
+}
+
+/* Linking cannot work between these two places. */
+static int fall_back(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
+		     struct item *item, struct tally *tally)
+{
+	int why = atomic_load_explicit(&plan->unlinkable, memory_order_relaxed);
+	struct err err = { 0 };
+	int r;
+
+	if (plan->require_link) {
+		err_set(&err, ERR_FAILED_PRECONDITION,
+			"the target '%s' cannot share inodes with the store, and copies were not wanted: "
+			"link: %s",
+			plan->target.name, strerrordesc_np(why));
+		return fail(plan, -why, &err);
+	}
+	r = copy(plan, dirfd, name, file, item, tally);
+	tally->fallback += r == PLACED;
+	return r;
+}
+
+static int link_file(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
+		     struct item *item, struct tally *tally)
+{
+	enum blob_kind kind = file->executable ? BLOB_EXEC : BLOB_PLAIN;
+	struct err err = { 0 };
+	int why = 0;
+	int r = blob_link(plan->store, &file->digest, kind, dirfd, name, &why, &err);
+
+	switch (r) {
+	case 0:
+		tally->linked++;
+		return PLACED;
+	case BLOB_UNLINKABLE:
+		atomic_store_explicit(&plan->unlinkable, why, memory_order_relaxed);
+		return fall_back(plan, dirfd, name, file, item, tally);
+	case BLOB_MISSING:
+	case BLOB_CHANGED:
+	case BLOB_LINKS_USED_UP:
+		item->need = need(file, kind, r == BLOB_LINKS_USED_UP);
+		return STALLED;
+	default:
+		return fail(plan, r, &err);
+	}
+}
+
+/* Return: PLACED, STALLED with item->need, or a negative errno that the plan has failed with. */
+static int place(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
+		 struct item *item, struct tally *tally)
+{
+	int r;
+
+	if (digest_is_empty(&file->digest))
+		r = create_empty(plan, dirfd, name, file, tally);
+	else if (file->properties)
+		r = copy(plan, dirfd, name, file, item, tally);
+	else if (atomic_load_explicit(&plan->unlinkable, memory_order_relaxed))
+		r = fall_back(plan, dirfd, name, file, item, tally);
+	else
+		r = link_file(plan, dirfd, name, file, item, tally);
+	if (r == PLACED) {
+		tally->bytes += file->digest.size;
+		item->tries = 0;
+	}
+	return r;
+}
+
+static void count(struct plan *plan, const struct tally *tally)
+{
+	struct plan_counts *c = &plan->counts;
+
+	atomic_fetch_add_explicit(&c->linked, tally->linked, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->copied, tally->copied, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->reflinked, tally->reflinked, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->created, tally->created, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->fallback, tally->fallback, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->bytes, tally->bytes, memory_order_relaxed);
+}
+
+/* ---- directories ---- */
+
+/* The bits that mkdir(2) was not let to set: a default ACL masks them, a setgid folder adds one. */
+static int set_mode(int parent, const char *name)
+{
+	AUTO_CLOSE int fd = disk_openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+
+	return fd < 0 ? fd : disk_fchmod(fd, 0755);
+}
+
+static int make_folder(struct plan *plan, struct item *item)
+{
+	int parent = item->parent ? item->parent->fd : plan->target.folder;
+	int r = disk_mkdirat(parent, item->name, 0755), fd;
+
+	if (r == 0 && plan->set_modes)
+		r = set_mode(parent, item->name);
+	if (r < 0)
+		return fail_errno(plan, r, "making the directory", item->name);
+	fd = disk_openat(parent, item->name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return fail_errno(plan, fd, "opening the directory", item->name);
+	item->self = folder_new(fd);
+	folder_put(TAKE(item->parent));
+	atomic_fetch_add_explicit(&plan->counts.directories, 1, memory_order_relaxed);
+	return 0;
+}
+
+static int place_files(struct plan *plan, struct item *item)
+{
+	const struct directory *d = item->node->directory;
+	struct tally tally = { 0 };
+	int r = PLACED;
+
+	while (item->next_file < d->n_files && r == PLACED &&
+	       !atomic_load_explicit(&plan->stop, memory_order_relaxed)) {
+		const struct file_node *file = &d->files[item->next_file];
+
+		r = place(plan, item->self->fd, file->name, file, item, &tally);
+		item->next_file += r == PLACED;
+	}
+	count(plan, &tally);
+	return r;
+}
+
+static int make_symlinks(struct plan *plan, const struct item *item)
+{
+	const struct directory *d = item->node->directory;
+
+	for (size_t i = 0; i < d->n_symlinks; i++) {
+		int r = disk_symlinkat(d->symlinks[i].target, item->self->fd, d->symlinks[i].name);
+
+		if (r < 0)
+			return fail_errno(plan, r, "making the symlink", d->symlinks[i].name);
+	}
+	atomic_fetch_add_explicit(&plan->counts.symlinks, d->n_symlinks, memory_order_relaxed);
+	return 0;
+}
+
+static void add_children(struct plan *plan, const struct item *item)
+{
+	const struct node *node = item->node;
+
+	for (size_t i = 0; i < node->directory->n_directories; i++) {
+		struct item *child = item_new(node->children[i], folder_get(item->self),
+					      node->directory->directories[i].name);
+
+		crew_add(&plan->crew, &child->crew_item);
+	}
+}
+
+static int make_directory(struct plan *plan, struct item *item)
+{
+	int r = item->self ? 0 : make_folder(plan, item);
+
+	if (r == 0)
+		r = place_files(plan, item);
+	if (r == 0)
+		r = make_symlinks(plan, item);
+	if (r == 0)
+		add_children(plan, item);
+	return r;
+}
+
+/* ---- the target ---- */
+
+static int begin_tree(struct plan *plan, struct item *root)
+{
+	struct err err = { 0 };
+	struct stat st;
+	int r;
+
+	if ((r = target_check(&plan->target, &err)) < 0 || (r = target_begin(&plan->target, &err)) < 0)
+		return fail(plan, r, &err);
+	root->name = plan->target.hidden;
+	if ((r = make_folder(plan, root)) < 0)
+		return r;
+	if ((r = disk_fstat(root->self->fd, &st)) < 0)
+		return fail_errno(plan, r, "looking at", root->name);
+	plan->set_modes = (st.st_mode & 07777) != 0755;
+	if (plan->set_modes && (r = set_mode(plan->target.folder, root->name)) < 0)
+		return fail_errno(plan, r, "setting the mode of", root->name);
+	return 0;
+}
+
+/* A single file is linked straight to its name; a copy is made under the hidden one and renamed. */
+static int make_file(struct plan *plan, struct item *item)
+{
+	struct target *target = &plan->target;
+	bool is_link = !atomic_load(&plan->unlinkable) && !plan->file->properties && !target->begun &&
+		       !digest_is_empty(&plan->file->digest);
+	struct tally tally = { 0 };
+	struct err err = { 0 };
+	int r;
+
+	if ((r = target_check(target, &err)) < 0)
+		return fail(plan, r, &err);
+	if (is_link) {
+		enum blob_kind kind = plan->file->executable ? BLOB_EXEC : BLOB_PLAIN;
+		int why = 0;
+
+		r = blob_link(plan->store, &plan->file->digest, kind, target->folder, target->name, &why,
+			      &err);
+		if (r < 0)
+			return fail(plan, r, &err);
+		if (r != BLOB_UNLINKABLE) {
+			item->need = need(plan->file, kind, r == BLOB_LINKS_USED_UP);
+			tally.linked = r == 0;
+			tally.bytes = r == 0 ? plan->file->digest.size : 0;
+			count(plan, &tally);
+			return r == 0 ? PLACED : STALLED;
+		}
+		atomic_store(&plan->unlinkable, why);
+	}
+	if (!target->begun && (r = target_begin(target, &err)) < 0)
+		return fail(plan, r, &err);
+	r = place(plan, target->folder, target->hidden, plan->file, item, &tally);
+	count(plan, &tally);
+	return r;
+}
+
+/* ---- the crew ---- */
+
+static void plan_work(struct crew *crew, struct crew_item *crew_item)
+{
+	struct plan *plan = CONTAINER_OF(crew, struct plan, crew);
+	struct item *item = CONTAINER_OF(crew_item, struct item, crew_item);
+	bool is_root = item->node == plan->root && !item->parent && !item->self;
+	int r = 0;
+
+	if (!atomic_load_explicit(&plan->stop, memory_order_relaxed)) {
+		if (!plan->root)
+			r = make_file(plan, item);
+		else if (!is_root || (r = begin_tree(plan, item)) == 0)
+			r = make_directory(plan, item);
+	}
+	if (r == STALLED)
+		crew_stall(crew, crew_item);
+	else
+		item_free(item);
+}
+
+static void plan_finish(struct crew *crew)
+{
+	struct plan *plan = CONTAINER_OF(crew, struct plan, crew);
+	struct err err = { 0 };
+	int r;
+
+	if (!atomic_load(&plan->stop) && plan->target.begun && (r = target_commit(&plan->target, &err)) < 0)
+		fail(plan, r, &err);
+	target_abort(&plan->target);
+}
+
+static void plan_done(struct crew *crew)
+{
+	struct plan *plan = CONTAINER_OF(crew, struct plan, crew);
+
+	plan->fallback_errno = atomic_load(&plan->unlinkable);
+	plan->done(plan);
+}
+
+/* ---- stalled items, on the loop ---- */
+
+static void add_missing(struct plan *plan, const struct digest *digest)
+{
+	if (plan->n_missing < PLAN_MISSING_MAX)
+		plan->missing[plan->n_missing++] = *digest;
+}
+
+static void on_landed(struct flight_waiter *waiter, int r, const struct err *err)
+{
+	struct need *met = CONTAINER_OF(waiter, struct need, waiter);
+	struct item *item = CONTAINER_OF(met, struct item, need);
+	struct plan *plan = met->plan;
+	struct err missing = { 0 };
+
+	if (r == BLOB_MISSING) {
+		add_missing(plan, &met->digest);
+		err_set(&missing, ERR_NOT_FOUND, "blob %s is no longer in the store",
+			DIGEST_TEXT(&met->digest));
+		fail(plan, -ENOENT, &missing);
+	} else if (r < 0) {
+		fail(plan, r, err);
+	}
+	crew_resume(&plan->crew, &item->crew_item); /* a plan that failed drops it */
+}
+
+static void plan_stalled(struct crew *crew, struct crew_item *crew_item)
+{
+	struct plan *plan = CONTAINER_OF(crew, struct plan, crew);
+	struct item *item = CONTAINER_OF(crew_item, struct item, crew_item);
+	struct err err = { 0 };
+
+	if (atomic_load(&plan->stop)) {
+		crew_resume(crew, crew_item);
+		return;
+	}
+	if (++item->tries > TRIES_MAX) {
+		err_set(&err, ERR_INTERNAL, "blob %s cannot be linked: its inode changes again and again",
+			DIGEST_TEXT(&item->need.digest));
+		fail(plan, -EIO, &err);
+		crew_resume(crew, crew_item);
+		return;
+	}
+	item->need.plan = plan;
+	item->need.waiter.landed = on_landed;
+	flight_join(plan->flights, &item->need.digest, item->need.kind, item->need.links_used_up,
+		    &item->need.waiter);
+}
+
+void plan_start(struct plan *plan)
+{
+	struct item *first = item_new(plan->root, NULL, plan->target.name);
+
+	plan->target.is_file = !plan->root;
+	plan->crew.work = plan_work;
+	plan->crew.finish = plan_finish;
+	plan->crew.done = plan_done;
+	plan->crew.stalled = plan_stalled;
+	plan->crew.queue = plan->queue;
+	plan->crew.max = plan->max_workers < CREW_MAX ? plan->max_workers : CREW_MAX;
+	crew_start(&plan->crew, &first->crew_item);
+}
+
+void plan_cancel(struct plan *plan)
+{
+	struct err err = { 0 };
+
+	err_set(&err, ERR_CANCELLED, "materializing '%s' was cancelled", plan->target.name);
+	fail(plan, -ECANCELED, &err);
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Plan: making a tree at a target: the hot path.
+ *
+ * Workers walk the nodes, a directory each: mkdirat and openat for the directory, then one fstatat and one
+ * linkat for a file, directory-relative, symlinks verbatim, and its directories as further items of the crew.
+ * Nothing is allocated for a file. All of it lies under a hidden name, which the last worker renames to the
+ * target's, or deletes again after a failure.
+ *
+ * A file whose inode is missing, changed or used up stalls its directory there: the loop has it obtained by a
+ * flight, and the directory goes on where it was. Where the two places cannot share inodes at all (another
+ * file system, another mount of it), files are reflinked or copied instead, and the result says why.
+ *
+ * Made by the loop, which owns it before plan_start() and after done().
+ */
+#ifndef DIRCACHE_DAEMON_PLAN_H
+#define DIRCACHE_DAEMON_PLAN_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/directory.h"
+#include "common/err.h"
+#include "daemon/blob.h"
+#include "daemon/crew.h"
+#include "daemon/flight.h"
+#include "daemon/node.h"
+#include "daemon/target.h"
+
+/* What was made. Workers add as they go; the loop may read at any time, for progress. */
+struct plan_counts {
+	atomic_uint_fast64_t linked, copied, reflinked, created, fallback;
+	atomic_uint_fast64_t directories, symlinks, bytes;
+};
+
+enum { PLAN_MISSING_MAX = 100 };
+
+struct plan {
+	/* In. Borrowed, and the same until done(). */
+	struct blob_store *store;
+	struct flights *flights;
+	struct pool_queue *queue;
+	size_t max_workers;
+	struct target target;
+	const struct node *root;         /* a resolved tree, */
+	const struct file_node *file;    /* or a single file, when root is NULL */
+	bool require_link;               /* fail rather than copy */
+	void (*done)(struct plan *plan); /* on the loop */
+	void *ctx;                       /* the owner's */
+
+	/* Out, once done() is called. */
+	int r; /* 0, or a negative errno with err and the missing digests */
+	struct err err;
+	size_t n_missing;
+	struct digest missing[PLAN_MISSING_MAX];
+	int fallback_errno; /* why files were copied; 0 when none were */
+	struct plan_counts counts;
+
+	/* Private. */
+	atomic_bool stop;      /* failed or cancelled: make nothing more */
+	atomic_int unlinkable; /* errno: no file of this plan can be linked */
+	atomic_flag failing;   /* the first to set it writes r and err */
+	bool set_modes;        /* the folder has a default ACL or a setgid bit: mkdir(2) is not enough */
+	struct crew crew;
+};
+
+/* A zeroed plan whose in-part is set. */
+void plan_start(struct plan *plan);
+
+/* Stop soon and delete what was made; done() follows with -ECANCELED, or 0 if it was just finished. */
+void plan_cancel(struct plan *plan);
+
+#endif

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/rmtree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+
+#include "common/alloc.h"
+#include "common/auto.h"
+#include "daemon/disk.h"
+
+enum { LEVELS_MAX = 64 }; /* directories open at a time; deeper ones are renamed to the top first */
+
+struct level {
+	DIR *dir;
+	char name[NAME_MAX + 1]; /* in the level above */
+};
+
+struct rmtree {
+	struct level levels[LEVELS_MAX];
+	size_t n;
+	unsigned n_moved; /* directories renamed to the top */
+	int r;            /* the first failure */
+	struct err *err;
+};
+
+static void note(struct rmtree *rm, int r, const char *name)
+{
+	if (rm->r == 0)
+		rm->r = err_errno(rm->err, r, "deleting '%s'", name);
+}
+
+static int top_fd(const struct rmtree *rm)
+{
+	return dirfd(rm->levels[rm->n - 1].dir);
+}
+
+/* Open a directory of the tree, which a mode without r, w or x for its owner must not prevent. */
+static int open_inside(int fd, const char *name)
+{
+	int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
+	uint64_t resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS;
+	int dir = disk_openat2(fd, name, flags, 0, resolve);
+
+	if (dir == -ENOSYS)
+		dir = disk_openat(fd, name, flags, 0);
+	return dir;
+}
+
+/* Let the owner into a directory that was closed to it. */
+static int open_up(int fd, const char *name)
+{
+	AUTO_CLOSE int handle = disk_openat(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+	int r;
+
+	if (handle < 0)
+		return handle;
+	r = disk_chmod_handle(handle, 0700);
+	return r < 0 ? r : open_inside(fd, name);
+}
+
+static int enter(struct rmtree *rm, int fd, const char *name)
+{
+	struct level *level = &rm->levels[rm->n];
+	struct stat st;
+	int dir = open_inside(fd, name);
+	int r = 0;
+
+	if (dir == -EACCES)
+		dir = open_up(fd, name);
+	if (dir < 0)
+		return dir;
+	if (disk_fstat(dir, &st) == 0 && (st.st_mode & 0700) != 0700)
+		(void)disk_fchmod(dir,
+				  0700); /* else its entries cannot be unlinked; failing that, they say so */
+	level->dir = disk_fdopendir(dir, &r);
+	if (!level->dir)
+		return r;
+	(void)snprintf(level->name, sizeof(level->name), "%s", name);
+	rm->n++;
+	return 0;
+}
+
+/* A directory that is too deep to hold all above it open: rename it to where the deletion began. */
+static int move_to_top(struct rmtree *rm, const char *name)
+{
+	char moved[64];
+
+	(void)snprintf(moved, sizeof(moved), ".dircache-deep-%u", rm->n_moved++);
+	return disk_renameat2(top_fd(rm), name, dirfd(rm->levels[0].dir), moved, 0);
+}
+
+static void remove_entry(struct rmtree *rm, const struct dirent *entry)
+{
+	int r = entry->d_type == DT_DIR ? -EISDIR : disk_unlinkat(top_fd(rm), entry->d_name, 0);
+
+	if (r == -EISDIR)
+		r = rm->n < LEVELS_MAX ? enter(rm, top_fd(rm), entry->d_name)
+				       : move_to_top(rm, entry->d_name);
+	if (r < 0 && r != -ENOENT)
+		note(rm, r, entry->d_name);
+}
+
+/* One directory is read to its end: delete it itself, in the one above. */
+static void leave(struct rmtree *rm, int root_fd)
+{
+	struct level *level = &rm->levels[--rm->n];
+	int above = rm->n ? top_fd(rm) : root_fd;
+	int r;
+
+	disk_closedir(level->dir);
+	r = disk_unlinkat(above, level->name, AT_REMOVEDIR);
+	if (r < 0 && r != -ENOENT)
+		note(rm, r, level->name);
+}
+
+/* One pass; directories renamed to the top are for the next. */
+static void pass(struct rmtree *rm, int fd)
+{
+	while (rm->n) {
+		int r = 0;
+		struct dirent *entry = disk_readdir(rm->levels[rm->n - 1].dir, &r);
+
+		if (entry) {
+			remove_entry(rm, entry);
+			continue;
+		}
+		if (r < 0)
+			note(rm, r, rm->levels[rm->n - 1].name);
+		leave(rm, fd);
+	}
+}
+
+int rmtree(int fd, const char *name, struct err *err)
+{
+	AUTO_FREE struct rmtree *rm = NULL;
+	unsigned n_moved;
+	int r = disk_unlinkat(fd, name, 0);
+
+	if (r == 0 || r == -ENOENT)
+		return 0;
+	if (r != -EISDIR)
+		return err_errno(err, r, "deleting '%s'", name);
+	rm = xcalloc(1, sizeof(*rm));
+	rm->err = err;
+	do {
+		n_moved = rm->n_moved;
+		rm->r = 0;
+		err_clear(err);
+		r = enter(rm, fd, name);
+		if (r == -ENOENT)
+			return 0;
+		if (r < 0)
+			return err_errno(err, r, "deleting '%s'", name);
+		pass(rm, fd);
+	} while (rm->n_moved != n_moved);
+	return rm->r;
+}

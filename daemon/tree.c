@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/tree.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <event2/event.h>
+
+#include "common/alloc.h"
+#include "common/log.h"
+#include "daemon/map.h"
+
+enum { WARMING_MAX = 4 }; /* trees read again at a time in the background: leave workers to requests */
+
+static const struct timeval flush_interval = { .tv_usec = 250000 };
+
+const struct tree_limits tree_default_limits = {
+	.files = 10000000,
+	.directories = 10000000,
+	.depth = 1000,
+	.entries = DIRECTORY_ENTRIES_MAX,
+};
+
+/* A cached tree. */
+struct tree {
+	struct digest digest; /* first: the key in the map */
+	struct trees *trees;
+	struct tree_totals totals;
+	uint64_t used, hits;
+	bool stored;       /* the index has its row */
+	struct node *node; /* a reference, or NULL when its nodes are not in memory */
+	struct list order; /* the last used first */
+	struct list dirty; /* its row is not as it should be */
+	struct list cold;  /* to be warmed */
+	struct node_waiter warming;
+};
+
+struct trees {
+	struct trees_parts parts;
+	struct map map;
+	struct list order, dirty, cold;
+	struct list parked; /* requests that wait for warming to end */
+	size_t n_warming;
+	bool warmed;
+	struct event *flush_timer;
+};
+
+/* ---- the index's rows ---- */
+
+static struct index_tree row_of(const struct tree *tree)
+{
+	return (struct index_tree){
+		.digest = tree->digest,
+		.n_files = tree->totals.n_files,
+		.n_directories = tree->totals.n_directories,
+		.n_symlinks = tree->totals.n_symlinks,
+		.bytes = tree->totals.bytes,
+		.used = tree->used,
+		.hits = tree->hits,
+	};
+}
+
+void trees_flush(struct trees *trees)
+{
+	struct index_batch *batch;
+	struct list *l;
+
+	(void)event_del(trees->flush_timer);
+	if (list_is_empty(&trees->dirty))
+		return;
+	batch = index_batch_new();
+	while ((l = list_pop(&trees->dirty))) {
+		struct tree *tree = LIST_ENTRY(l, struct tree, dirty);
+		struct index_tree row = row_of(tree);
+
+		if (tree->stored)
+			index_batch_touch_tree(batch, &row.digest, row.used, row.hits);
+		else
+			index_batch_put_tree(batch, &row);
+		tree->stored = true;
+	}
+	index_submit(trees->parts.index, batch, NULL, NULL);
+}
+
+static void on_flush_timer(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	trees_flush(arg);
+}
+
+static void mark_dirty(struct tree *tree)
+{
+	struct trees *trees = tree->trees;
+
+	if (list_is_empty(&tree->dirty))
+		list_append(&trees->dirty, &tree->dirty);
+	if (!evtimer_pending(trees->flush_timer, NULL))
+		(void)evtimer_add(trees->flush_timer, &flush_interval);
+}
+
+/* ---- cached trees ---- */
+
+static struct tree *tree_new(struct trees *trees, const struct digest *digest)
+{
+	struct tree *tree = xcalloc(1, sizeof(*tree));
+
+	tree->digest = *digest;
+	tree->trees = trees;
+	list_init(&tree->order);
+	list_init(&tree->dirty);
+	list_init(&tree->cold);
+	list_init(&tree->warming.link);
+	map_add(&trees->map, &tree->digest);
+	return tree;
+}
+
+/* It is used now: to the head of the order. */
+static void touch(struct tree *tree)
+{
+	tree->used = catalog_tick(tree->trees->parts.catalog);
+	list_remove(&tree->order);
+	list_append(tree->trees->order.next, &tree->order); /* before the first: the new first */
+	mark_dirty(tree);
+}
+
+/* Its nodes are in memory now: stay there. */
+static void hold_node(struct tree *tree, struct node *node)
+{
+	list_remove(&tree->cold);
+	if (tree->node)
+		return;
+	tree->node = node_get(node);
+	tree->totals = node->totals;
+}
+
+/*
+ * A request got this tree: it is cached, and used now. A new row is written at once where the request itself had
+ * it resolved (its answer waits for that commit), and with the times of use where it was a hit below another tree.
+ */
+static void keep(struct trees *trees, struct node *node, const struct tree_request *request)
+{
+	struct tree *tree = map_find(&trees->map, &node->digest);
+	bool is_hit = request->purpose == TREE_FOR_MATERIALIZE && request->cache == TREE_HIT;
+
+	if (!tree)
+		tree = tree_new(trees, &node->digest);
+	hold_node(tree, node);
+	tree->hits += is_hit;
+	touch(tree);
+	if (!tree->stored && !is_hit)
+		trees_flush(trees);
+}
+
+/* ---- requests ---- */
+
+static void finish(struct tree_request *request, struct node *node)
+{
+	if (request->purpose != TREE_FOR_LOOK)
+		keep(request->trees, node, request);
+	request->node = node_get(node);
+	request->done(request, 0);
+}
+
+static void fail(struct tree_request *request, const struct node_failure *failure)
+{
+	request->node = NULL;
+	request->err = &failure->err;
+	request->missing = failure->missing;
+	request->n_missing = failure->n_missing;
+	request->done(request, failure->r);
+}
+
+static void on_settled(struct node_waiter *waiter, const struct node_failure *failure)
+{
+	struct tree_request *request = CONTAINER_OF(waiter, struct tree_request, waiter);
+	struct node *node = request->node;
+
+	if (failure)
+		fail(request, failure);
+	else
+		finish(request, node);
+	node_put(node);
+}
+
+/* Somebody gave a hash another size than the one we know. */
+static void fail_size(struct tree_request *request, uint64_t size)
+{
+	struct node_failure failure = { .r = -ENOENT, .n_missing = 1, .missing = { request->digest } };
+
+	err_set(&failure.err, ERR_NOT_FOUND, "tree %s is not in the store: the Directory of that hash has %ju bytes",
+		DIGEST_TEXT(&request->digest), (uintmax_t)size);
+	fail(request, &failure);
+}
+
+static void count(struct trees *trees, enum tree_cache cache)
+{
+	struct counters *counters = trees->parts.counters;
+
+	switch (cache) {
+	case TREE_HIT:
+		counters->tree_hits++;
+		break;
+	case TREE_JOIN:
+		counters->tree_joins++;
+		break;
+	case TREE_MISS:
+		counters->tree_misses++;
+		counters->tree_constructions++;
+		break;
+	}
+}
+
+static enum tree_cache classify(const struct tree *tree, const struct node *node)
+{
+	if (tree || (node && (node_is_resolved(node) || node_is_recalled(node))))
+		return TREE_HIT;
+	return node ? TREE_JOIN : TREE_MISS;
+}
+
+static void start(struct trees *trees, struct tree_request *request)
+{
+	struct tree *tree = map_find(&trees->map, &request->digest);
+	struct node *node = nodes_find(trees->parts.nodes, &request->digest);
+	const struct digest *known = tree ? &tree->digest : node ? &node->digest : NULL;
+
+	if (known && known->size != request->digest.size) {
+		fail_size(request, known->size);
+		return;
+	}
+	request->cache = classify(tree, node);
+	if (request->cache == TREE_MISS && !trees->warmed) {
+		list_append(&trees->parked, &request->link);
+		return;
+	}
+	if (request->purpose == TREE_FOR_MATERIALIZE)
+		count(trees, request->cache);
+	if (node && node_is_resolved(node)) {
+		finish(request, node);
+		return;
+	}
+	request->node = node ? node_get(node) : nodes_resolve(trees->parts.nodes, &request->digest, tree != NULL);
+	node_wait(request->node, &request->waiter);
+}
+
+void tree_get(struct trees *trees, const struct digest *digest, enum tree_purpose purpose,
+	      struct tree_request *request)
+{
+	void (*done)(struct tree_request *, int) = request->done;
+
+	*request = (struct tree_request){
+		.done = done,
+		.purpose = purpose,
+		.digest = *digest,
+		.trees = trees,
+		.waiter.settled = on_settled,
+	};
+	list_init(&request->link);
+	list_init(&request->waiter.link);
+	start(trees, request);
+}
+
+void tree_cancel(struct tree_request *request)
+{
+	list_remove(&request->link);
+	node_wait_no_longer(&request->waiter);
+	node_put(TAKE(request->node));
+}
+
+static int over(struct err *err, const struct node *node, const char *what, uint64_t n, uint64_t limit)
+{
+	return err_set(err, ERR_RESOURCE_EXHAUSTED, "tree %s has %s%ju %s: the limit is %ju",
+		       DIGEST_TEXT(&node->digest), n == UINT64_MAX ? "at least " : "", (uintmax_t)n, what,
+		       (uintmax_t)limit);
+}
+
+int tree_check_limits(const struct node *node, const struct tree_limits *limits, struct err *err)
+{
+	const struct tree_totals *t = &node->totals;
+
+	if (t->n_files > limits->files)
+		return over(err, node, "files", t->n_files, limits->files);
+	if (t->n_directories > limits->directories)
+		return over(err, node, "directories", t->n_directories, limits->directories);
+	if (t->n_symlinks > limits->files)
+		return over(err, node, "symlinks", t->n_symlinks, limits->files);
+	if (t->depth > limits->depth)
+		return over(err, node, "levels", t->depth, limits->depth);
+	return 0;
+}
+
+/* ---- warming ---- */
+
+static void warm_more(struct trees *trees);
+
+static void on_warmed(struct node_waiter *waiter, const struct node_failure *failure)
+{
+	struct tree *tree = CONTAINER_OF(waiter, struct tree, warming);
+	struct trees *trees = tree->trees;
+	struct node *node = nodes_find(trees->parts.nodes, &tree->digest);
+
+	if (failure)
+		log_warning("cached tree %s cannot be read: %s", DIGEST_TEXT(&tree->digest), failure->err.text);
+	else
+		hold_node(tree, node);
+	trees->n_warming--;
+	warm_more(trees);
+}
+
+static void end_warming(struct trees *trees)
+{
+	struct list *l;
+
+	trees->warmed = true;
+	while ((l = list_pop(&trees->parked)))
+		start(trees, LIST_ENTRY(l, struct tree_request, link));
+}
+
+static void warm_more(struct trees *trees)
+{
+	struct list *l;
+
+	while (trees->n_warming < WARMING_MAX && (l = list_pop(&trees->cold))) {
+		struct tree *tree = LIST_ENTRY(l, struct tree, cold);
+		struct node *node = nodes_resolve(trees->parts.nodes, &tree->digest, true);
+
+		if (node_is_resolved(node)) {
+			hold_node(tree, node);
+			node_put(node);
+			continue;
+		}
+		trees->n_warming++;
+		tree->warming.settled = on_warmed;
+		node_wait(node, &tree->warming);
+		node_put(node); /* what is under way keeps itself */
+	}
+	if (!trees->n_warming && list_is_empty(&trees->cold) && !trees->warmed)
+		end_warming(trees);
+}
+
+void trees_warm(struct trees *trees)
+{
+	warm_more(trees);
+}
+
+void trees_stop_warming(struct trees *trees)
+{
+	while (list_pop(&trees->cold))
+		;
+}
+
+/* ---- the whole ---- */
+
+struct trees *trees_new(const struct trees_parts *parts)
+{
+	struct trees *trees = xcalloc(1, sizeof(*trees));
+
+	trees->parts = *parts;
+	map_init(&trees->map);
+	list_init(&trees->order);
+	list_init(&trees->dirty);
+	list_init(&trees->cold);
+	list_init(&trees->parked);
+	trees->flush_timer = evtimer_new(parts->base, on_flush_timer, trees);
+	if (!trees->flush_timer)
+		abort();
+	return trees;
+}
+
+void trees_free(struct trees *trees)
+{
+	struct list *l;
+
+	if (!trees)
+		return;
+	assert(list_is_empty(&trees->parked));
+	while ((l = list_pop(&trees->order))) {
+		struct tree *tree = LIST_ENTRY(l, struct tree, order);
+
+		node_put(tree->node);
+		free(tree);
+	}
+	event_free(trees->flush_timer);
+	map_fini(&trees->map);
+	free(trees);
+}
+
+void tree_load(struct trees *trees, const struct index_tree *row)
+{
+	struct tree *tree = tree_new(trees, &row->digest);
+
+	tree->totals = (struct tree_totals){
+		.n_files = row->n_files,
+		.n_directories = row->n_directories,
+		.n_symlinks = row->n_symlinks,
+		.bytes = row->bytes,
+	};
+	tree->used = row->used;
+	tree->hits = row->hits;
+	tree->stored = true;
+	catalog_tick_seen(trees->parts.catalog, row->used);
+	list_append(&trees->order, &tree->order);
+	list_append(&trees->cold, &tree->cold);
+}
+
+size_t trees_n(const struct trees *trees)
+{
+	return trees->map.n;
+}
+
+size_t trees_list(const struct trees *trees, size_t offset, struct index_tree *rows, size_t max)
+{
+	size_t n = 0;
+
+	list_for_each(l, &trees->order) {
+		if (offset) {
+			offset--;
+			continue;
+		}
+		if (n == max)
+			break;
+		rows[n++] = row_of(LIST_ENTRY(l, struct tree, order));
+	}
+	return n;
+}

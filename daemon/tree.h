@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Trees: the directory cache. A tree is *cached* once its root node was resolved (node.h), and every request
+ * for it, or for a Directory below it, is a hit from then on, after a restart too.
+ *
+ *     tree_get ---- cached, in memory ----------------------------------------> done (hit)
+ *          |------- cached, nodes not in memory -> read them again -----------> done (hit)
+ *          |------- under way for another -> wait ----------------------------> done (join)
+ *          `------- else: a construction -------------------------------------> done (miss)
+ *
+ * Cached trees are in order of use. Times of use and hits are written to the index at most 250 ms later; a
+ * hit writes nothing itself. Loop only.
+ */
+#ifndef DIRCACHE_DAEMON_TREE_H
+#define DIRCACHE_DAEMON_TREE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/auto.h"
+#include "common/err.h"
+#include "common/list.h"
+#include "daemon/catalog.h"
+#include "daemon/counters.h"
+#include "daemon/index.h"
+#include "daemon/node.h"
+
+struct event_base;
+struct trees;
+
+/* Limits of what is materialized, checked before anything is made; `entries` when a Directory is read. */
+struct tree_limits {
+	uint64_t files, directories, depth, entries; /* entries: of one Directory */
+};
+extern const struct tree_limits tree_default_limits;
+
+struct trees_parts { /* all borrowed for good */
+	struct event_base *base;
+	struct nodes *nodes;
+	struct catalog *catalog; /* for its clock */
+	struct index *index;
+	struct counters *counters;
+};
+
+struct trees *trees_new(const struct trees_parts *parts);
+void trees_free(struct trees *trees); /* when no request waits; times of use not written yet are lost */
+DEFINE_AUTO(trees);
+
+enum tree_purpose {
+	TREE_FOR_MATERIALIZE, /* counts one hit, miss or join; the tree is cached from then on, and used now
+			       */
+	TREE_FOR_PUT,         /* counts nothing; the tree is cached from then on, and used now */
+	TREE_FOR_LOOK,        /* counts nothing, caches nothing */
+};
+
+enum tree_cache { TREE_HIT, TREE_MISS, TREE_JOIN };
+
+struct tree_request {
+	/*
+	 * Called once, perhaps from within tree_get(): r is 0 with node (a reference for the receiver, who
+	 * gives it back with node_put()), or negative with err and the missing digests, which live until this
+	 * returns.
+	 */
+	void (*done)(struct tree_request *request, int r);
+
+	enum tree_cache cache;
+	struct node *node;
+	const struct err *err;
+	const struct digest *missing;
+	size_t n_missing;
+
+	/* Private. */
+	enum tree_purpose purpose;
+	struct digest digest;
+	struct trees *trees;
+	struct node_waiter waiter;
+	struct list link;
+};
+
+/* Get a resolved tree. */
+void tree_get(struct trees *trees, const struct digest *digest, enum tree_purpose purpose,
+	      struct tree_request *request);
+
+/* Wait no longer. What is under way goes on for the others and for the cache. */
+void tree_cancel(struct tree_request *request);
+
+/* Is this tree within the limits? Return: 0, or a negative errno with err (ERR_RESOURCE_EXHAUSTED). */
+int tree_check_limits(const struct node *node, const struct tree_limits *limits, struct err *err);
+
+/* Take in what the index had, before the loop runs anything else here. */
+void tree_load(struct trees *trees, const struct index_tree *tree);
+
+/**
+ * After tree_load(): read the nodes of all cached trees in the background, the last used first. Until that is
+ * done, a request for a Directory that is no cached tree itself waits: it may be below one, and so a hit.
+ */
+void trees_warm(struct trees *trees);
+
+/* Warm no more trees: the daemon stops. */
+void trees_stop_warming(struct trees *trees);
+
+size_t trees_n(const struct trees *trees);
+
+/* Write times of use to the index now, as is done every 250 ms. */
+void trees_flush(struct trees *trees);
+
+/**
+ * List the cached trees, the last used first.
+ *
+ * @offset  skip so many
+ *
+ * Return: the number of rows written, at most max.
+ */
+size_t trees_list(const struct trees *trees, size_t offset, struct index_tree *rows, size_t max);
+
+#endif

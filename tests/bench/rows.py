@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of the table: each a function from the bench to one or more Row."""
+
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import time
+
+import trees
+from scene import Daemon, Failed
+
+CLIENTS = 16
+
+
+@dataclasses.dataclass
+class Row:
+    what: str
+    ours: float = None   # dircache, in unit
+    floor: float = None  # the same by bare system calls
+    cp: float = None     # cp -al
+    ostree: float = None
+    unit: str = "ms"
+    goal: str = ""
+    met: bool = None
+    note: str = ""       # for people: what else was seen; or why the row is empty
+    samples: dict = dataclasses.field(default_factory=dict)
+
+
+def median(samples):
+    return statistics.median(samples) if samples else None
+
+
+class Bench:
+    """What all rows share: programs, trees, the running daemon."""
+
+    def __init__(self, options, folder, runner, daemon):
+        self.options, self.folder, self.runner, self.daemon = options, folder, runner, daemon
+        self.numbers = itertools.count()
+        self.floor = os.path.join(options.build, "tests", "bench", "floor")
+        self.warm = os.path.join(options.build, "tests", "bench", "warm")
+        self.ostree = None
+
+    def path(self, name):
+        return os.path.join(self.folder, "%s-%d" % (name, next(self.numbers)))
+
+    def prepare(self):
+        """The tree that most rows are about: on disk, in the store, and in an ostree repository."""
+        self.tree = trees.many_small("the tree")
+        self.n_files = trees.count_files(self.tree)
+        self.source = self.path("source")
+        trees.write(self.tree, self.source)
+        self.plan = self.write_plan(self.tree)
+        self.digest = self.put(self.source)
+        if self.digest != trees.digest_of(self.tree):
+            raise Failed("dircache put says %s, and the benchmark's own encoder %s" %
+                         (self.digest, trees.digest_of(self.tree)))
+        if shutil.which("ostree"):
+            self.prepare_ostree()
+
+    def prepare_ostree(self):
+        repo = self.path("ostree")
+        self.runner.time("ostree", "init", "--repo=" + repo, "--mode=bare-user")
+        self.runner.time("ostree", "commit", "--repo=" + repo, "--branch=bench", "--tree=dir=" + self.source)
+        self.ostree = lambda target: ["ostree", "checkout", "--repo=" + repo, "-U", "-H", "bench", target]
+
+    def write_plan(self, tree):
+        path = self.path("plan")
+        with open(path, "w", encoding="ascii") as file:
+            file.write(trees.plan(tree))
+        return path
+
+    def dircache(self, *arguments):
+        return [*self.daemon.client, *arguments]
+
+    def put(self, *paths):
+        """The digest of the last one."""
+        return self.runner.run(*self.dircache("put", *paths)).split()[-1]
+
+    def put_messages(self, tree, known=frozenset()):
+        """Store a tree's Directory messages as plain blobs, so that the tree is there and was never resolved."""
+        messages = [(digest, message) for digest, message in trees.encode(tree) if digest not in known]
+        folder = self.path("messages")
+        os.mkdir(folder)
+        paths = []
+        for number, (_, message) in enumerate(messages):
+            paths.append(os.path.join(folder, str(number)))
+            with open(paths[-1], "wb") as file:
+                file.write(message)
+        if self.put(*paths) != messages[-1][0]:
+            raise Failed("dircache put and the benchmark do not agree on a Directory's digest")
+        self.runner.remove(folder)
+        return messages[-1][0]
+
+    def materialize(self, digest):
+        return lambda target: self.dircache("materialize", digest, target)
+
+    def floor_tree(self, plan, *options):
+        return lambda target: [self.floor, "tree", *options, plan, self.daemon.store, target]
+
+    def timed(self, command, check=None):
+        """Milliseconds that it takes to make one target, which is removed again outside the clock."""
+        target = self.path("target")
+        self.runner.settle()
+        took = self.runner.time(*command(target))
+        if check:
+            self.runner.run("diff", "-r", "--no-dereference", check, target)
+        if command(target)[0] == self.floor:
+            took = float(self.runner.output())
+        self.runner.remove(target)
+        return took
+
+    def compare(self, contenders, check=None):
+        """Run all contenders in turn, again and again, each time another one first; once before it counts.
+        A contender is a function of the repetition's number (the warm-up's is 0)."""
+        samples = {name: [] for name in contenders}
+        names = list(contenders)
+        for repetition in range(self.options.repeat + 1):
+            first = repetition % len(names)
+            for name in names[first:] + names[:first]:
+                took = self.timed(contenders[name](repetition), check if repetition == 0 else None)
+                if repetition:
+                    samples[name].append(took)
+        return samples
+
+    def counters(self):
+        try:
+            return self.daemon.counters()
+        except (subprocess.CalledProcessError, ValueError):
+            return None
+
+
+def always(command):
+    return lambda repetition: command
+
+
+def counted(before, after, name):
+    """How far a counter went; None where there are no counters."""
+    return after[name] - before[name] if before and after and name in before else None
+
+
+def hit(bench):
+    """A tree that is cached, by all who can make one."""
+    threads = str(bench.options.threads)
+    contenders = {"dircache": bench.materialize(bench.digest),
+                  "floor 1": bench.floor_tree(bench.plan),
+                  "floor": bench.floor_tree(bench.plan, "--threads", threads),
+                  "floor stat": bench.floor_tree(bench.plan, "--threads", threads, "--stat"),
+                  "cp": lambda target: ["cp", "-al", bench.source, target]}
+    if bench.ostree:
+        contenders["ostree"] = bench.ostree
+    before = bench.counters()
+    samples = bench.compare({name: always(command) for name, command in contenders.items()}, bench.source)
+    hits = counted(before, bench.counters(), "tree_hits")
+    if hits not in (None, bench.options.repeat + 1):
+        raise Failed("%d requests were %d hits" % (bench.options.repeat + 1, hits))
+    ours, floor, cp = median(samples["dircache"]), median(samples["floor"]), median(samples["cp"])
+    note = "floor: %s threads, no stat; with a stat before each link %.1f, with one thread %.1f" % (
+        threads, median(samples["floor stat"]), median(samples["floor 1"]))
+    what = "hit, 10,000 files in 1,000 directories"
+    bench.hit_ms = ours
+    yield Row(what, ours, floor, cp, median(samples.get("ostree")), goal="at most 1.15 of the floor",
+              met=ours <= 1.15 * floor, note=note, samples=samples)
+    yield Row("the same", ours, floor, cp, median(samples.get("ostree")), goal="at most 0.5 of cp -al",
+              met=ours <= 0.5 * cp)
+
+
+def miss(bench):
+    """Trees that were never resolved, their Directories and blobs in the store."""
+    variants = [trees.variant(bench.tree, "variant-%d" % i) for i in range(bench.options.repeat + 2)]
+    digests = [bench.put_messages(variant) for variant in variants]
+    plan = bench.write_plan(variants[0])
+    threads = str(bench.options.threads)
+    bench.timed(bench.materialize(digests[0]))
+    before = bench.counters()
+    samples = bench.compare({
+        "dircache": lambda repetition: bench.materialize(digests[repetition + 1]),
+        "hit": lambda repetition: bench.materialize(digests[repetition]),
+        "floor": always(bench.floor_tree(plan, "--threads", threads))})
+    misses = counted(before, bench.counters(), "tree_misses")
+    if misses not in (None, bench.options.repeat + 1):
+        raise Failed("%d requests were %d misses" % (bench.options.repeat + 1, misses))
+    ours, of_hit = median(samples["dircache"]), median(samples["hit"])
+    bench.miss_ms = ours - of_hit
+    yield Row("miss, all blobs in the store", ours, median(samples["floor"]), goal="at most 1.25 of a hit",
+              met=ours <= 1.25 * of_hit, note="a hit of the same tree %.1f: ratio %.2f" % (of_hit, ours / of_hit),
+              samples=samples)
+
+
+def one_changed(bench):
+    """One file of a cached tree is another: the path to it is new, all else known."""
+    known = {digest for digest, _ in trees.encode(bench.tree)}
+    digests = []
+    for number in range(bench.options.repeat + 1):
+        data = b"changed %d" % number
+        path = bench.path("blob")
+        with open(path, "wb") as file:
+            file.write(data)
+        bench.put(path)
+        changed = trees.with_change(bench.tree, ["top-05", "sub-50", "file-5.o"], data)
+        digests.append(bench.put_messages(changed, known))
+    bench.timed(bench.materialize(bench.digest))
+    before = bench.counters()
+    samples = bench.compare({"dircache": lambda repetition: bench.materialize(digests[repetition]),
+                             "hit": always(bench.materialize(bench.digest))})
+    read = counted(before, bench.counters(), "directory_misses")
+    ours, of_hit = median(samples["dircache"]), median(samples["hit"])
+    note = "a hit %.1f: %+.1f ms" % (of_hit, ours - of_hit)
+    met = ours <= 1.1 * of_hit
+    if read is not None:
+        each = read / (bench.options.repeat + 1)
+        note += "; %g Directories read for each" % each
+        met = met and each <= 3
+    yield Row("one file of 10,000 changed", ours, goal="the changed path only", met=met, note=note, samples=samples)
+
+
+def together(bench):
+    """Sixteen clients at once, each to a target of its own, against one alone."""
+    samples = {"alone": [], "last": [], "slowest/fastest": []}
+    for repetition in range(bench.options.repeat + 1):
+        targets = [bench.path("target") for _ in range(CLIENTS)]
+        alone = bench.timed(bench.materialize(bench.digest))
+        bench.runner.settle()
+        ends = bench.runner.time_together([bench.materialize(bench.digest)(target) for target in targets])
+        for target in targets:
+            bench.runner.remove(target)
+        if repetition:
+            for name, value in zip(samples, (alone, ends[-1], ends[-1] / ends[0])):
+                samples[name].append(value)
+    alone, last, spread = (median(values) for values in samples.values())
+    rate, rate_alone = CLIENTS * bench.n_files / last, bench.n_files / alone
+    yield Row("%d clients at once, the last one's end" % CLIENTS, last, goal="as many files/s as one, slowest ≤ 2 fastest",
+              met=rate >= rate_alone and spread <= 2, samples=samples,
+              note="%.0f files/ms together, %.0f alone (%.1f ms); slowest/fastest %.2f" % (rate, rate_alone, alone, spread))
+
+
+def small_warm(bench):
+    """Ten files on a connection that is open, call after call."""
+    tree = trees.small("small")
+    source, folder = bench.path("small"), bench.path("warm")
+    trees.write(tree, source)
+    os.mkdir(folder)
+    digest = bench.put(source)
+    output = bench.runner.run(bench.warm, "--socket", bench.daemon.socket, "--digest", digest,
+                              "--plan", bench.write_plan(tree), "--store", bench.daemon.store, "--folder", folder,
+                              "--calls", str(bench.options.calls))
+    result = json.loads(output)
+    ours, bare = result["dircache"], result["bare"]
+    yield Row("10 files, warm connection: p50", ours["p50"], bare["p50"], unit="µs", goal="under 250 µs",
+              met=ours["p50"] < 250, note="of %d calls" % result["calls"], samples=result)
+    yield Row("10 files, warm connection: p99", ours["p99"], bare["p99"], unit="µs")
+
+
+def copy_and_hash(bench, source):
+    """What storing cannot do without: cp -r, and SHA-256 as fast as libcrypto has it. Milliseconds of each."""
+    copied = bench.timed(lambda target: ["cp", "-r", source, target])
+    return copied, float(bench.runner.run(bench.floor, "hash", source))
+
+
+def put_fresh(bench, make):
+    """Put trees that are new, then again when they are known. Samples of all."""
+    samples = {"new": [], "known": [], "copy": [], "hash": []}
+    for repetition in range(bench.options.repeat + 1):
+        source = bench.path("fresh")
+        trees.write(make("fresh %d" % repetition), source)
+
+        def put():
+            bench.runner.settle()
+            return bench.runner.time(*bench.dircache("put", source))
+
+        if repetition % 2:
+            (copied, hashed), new = copy_and_hash(bench, source), put()
+        else:
+            new, (copied, hashed) = put(), copy_and_hash(bench, source)
+        known = put()
+        bench.runner.remove(source)
+        if repetition:
+            for name, value in zip(samples, (new, known, copied, hashed)):
+                samples[name].append(value)
+    return samples
+
+
+def put_small(bench):
+    samples = put_fresh(bench, trees.many_small)
+    new, known, copied, hashed = (median(values) for values in samples.values())
+    yield Row("put, 10,000 new files of 2 KiB", new, copied + hashed, goal="at least 0.7 of the rate of cp -r + SHA-256",
+              met=(copied + hashed) / new >= 0.7, samples=samples,
+              note="cp -r %.1f, SHA-256 %.1f: rate %.2f" % (copied, hashed, (copied + hashed) / new))
+    yield Row("put, the same known", known, goal="2 times faster than new", met=known <= new / 2,
+              note="%.1f times" % (new / known))
+
+
+def put_large(bench):
+    samples = put_fresh(bench, trees.few_large)
+    new, known, copied, hashed = (median(values) for values in samples.values())
+    yield Row("put, 8 new files of 16 MiB", new, copied + hashed, goal="at least 0.7 of the rate of cp -r + SHA-256",
+              met=(copied + hashed) / new >= 0.7, samples=samples,
+              note="cp -r %.1f, SHA-256 %.1f: rate %.2f" % (copied, hashed, (copied + hashed) / new))
+    yield Row("put, the same known", known, hashed, goal="at most 1.2 of SHA-256 alone", met=known <= 1.2 * hashed)
+
+
+def time_until_gone(begin, parent):
+    """The target is renamed within its folder and then deleted."""
+    deadline = begin + 60e9
+    while os.listdir(parent):
+        if time.monotonic_ns() > deadline:
+            raise Failed("a removed tree was still there after 60 s: %s" % os.listdir(parent))
+        time.sleep(0.0005)
+    return (time.monotonic_ns() - begin) / 1e6
+
+
+def removal(bench):
+    samples = {"answer": [], "gone": [], "rm": []}
+    for repetition in range(bench.options.repeat + 1):
+        parent = bench.path("parent")
+        os.mkdir(parent)
+        target = os.path.join(parent, "target")
+        took = []
+        for by_rm in sorted([False, True], reverse=repetition % 2 == 1):
+            bench.runner.time(*bench.materialize(bench.digest)(target))
+            bench.runner.settle()
+            begin = time.monotonic_ns()
+            answered = bench.runner.time(*(["rm", "-rf", target] if by_rm else bench.dircache("remove", target)))
+            took.append((by_rm, answered, time_until_gone(begin, parent)))
+        (_, answer, gone), (_, rm, _) = sorted(took)
+        os.rmdir(parent)
+        if repetition:
+            for name, value in zip(samples, (answer, gone, rm)):
+                samples[name].append(value)
+    answer, gone, rm = (median(values) for values in samples.values())
+    yield Row("remove, until the answer", answer, samples=samples)
+    yield Row("remove, until all is gone", gone, note="rm -rf %.1f: ratio %.2f" % (rm, gone / rm))
+
+
+def restart(bench):
+    """A daemon of its own with an index of many blobs, as a clean stop leaves it."""
+    import index_rows
+
+    n = bench.options.blobs
+    daemon = Daemon(bench.options.daemon, bench.options.client, bench.folder, "restart", bench.options.daemon_options)
+    with daemon:
+        empty = daemon.resident()
+    index_rows.fill(os.path.join(daemon.store, "index.sqlite"), n)
+    samples = {"first": [], "ready": [], "resident": []}
+    for repetition in range(min(bench.options.repeat, 5) + 1):
+        first, ready = daemon.start()
+        try:
+            resident = daemon.resident()
+            found = json.loads(subprocess.run([*daemon.client, "--json", "stats"], capture_output=True).stdout or "{}")
+        finally:
+            daemon.stop()
+        if found.get("blobs", n) != n:
+            raise Failed("%d of %d blobs were in the index after the start" % (found["blobs"], n))
+        if repetition:
+            for name, value in zip(samples, (first, ready, resident)):
+                samples[name].append(value)
+    first, ready, resident = (median(values) for values in samples.values())
+    yield Row("restart, {:,} blobs: first answer".format(n), first, goal="within 50 ms", met=first <= 50, samples=samples)
+    yield Row("restart, {:,} blobs: ready".format(n), ready, goal="within 1 s", met=ready <= 1000)
+    yield Row("memory for a blob", (resident - empty) / n, unit="bytes", goal="under 160 bytes",
+              met=(resident - empty) / n < 160,
+              note="%.1f MiB with all blobs, %.1f MiB with none" % (resident / 2**20, empty / 2**20))
+
+
+ALL = {function.__name__: function for function in
+       (hit, miss, one_changed, together, small_warm, put_small, put_large, removal, restart)}
