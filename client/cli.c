@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "client/cli.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -119,8 +120,8 @@ void cli_print_help(void)
 
 static void print_command_help(const struct command *command, struct arg_table options)
 {
-	printf("usage: dircache %s%s%s\n\n%s\n\nOptions:\n", command->name, *command->usage ? " " : "",
-	       command->usage, command->summary);
+	printf("usage: dircache %s%s%s\n\n%c%s.\n\nOptions:\n", command->name, *command->usage ? " " : "",
+	       command->usage, toupper((unsigned char)command->summary[0]), command->summary + 1);
 	args_print_help(options);
 	print_global_options();
 }

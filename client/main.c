@@ -3,9 +3,11 @@
  * dircache: the command line on top of libdircache.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/cli.h"
 
@@ -40,11 +42,24 @@ static int finish_output(int status)
 	return status == STATUS_DONE ? STATUS_FAILED : status;
 }
 
+/* Where standard input, output or error is closed, the socket must not take its place. */
+static void reserve_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDONLY); /* to write to it fails */
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct cli cli = { 0 };
 	int status;
 
+	reserve_standard_descriptors();
 	(void)signal(SIGPIPE, SIG_IGN); /* a write says EPIPE, and we say what could not be written */
 	status = run(&cli, argc, argv);
 	dircache_close(cli.dc);

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "client/connection.h"
 #include "client/walk.h"
@@ -47,12 +48,21 @@ struct put {
 	struct batch batch;
 };
 
+/* Most were opened one after another, and have numbers one after another: a run is one call. */
+static void close_all(const int *fds, size_t n)
+{
+	for (size_t i = 0, end; i < n; i = end) {
+		for (end = i + 1; end < n && fds[end] == fds[end - 1] + 1; end++)
+			continue;
+		(void)close_range((unsigned)fds[i], (unsigned)fds[end - 1], 0);
+	}
+}
+
 static void put_free(struct put *put)
 {
 	if (!put)
 		return;
-	for (size_t i = 0; i < put->batch.n_fds; i++)
-		(void)close(put->batch.fds[i]);
+	close_all(put->batch.fds, put->batch.n_fds);
 	free(put->batch.text);
 	free(put);
 }
@@ -154,8 +164,8 @@ static int send_batch(struct put *put, struct err *err)
 
 static void clear_batch(struct batch *batch)
 {
-	while (batch->n_fds)
-		(void)close(batch->fds[--batch->n_fds]);
+	close_all(batch->fds, batch->n_fds);
+	batch->n_fds = 0;
 	batch->n_entries = 0;
 	batch->len = 0;
 }
@@ -213,13 +223,25 @@ static int add_entry(struct put *put, const struct walk_entry *from, struct err 
 	return is_full(batch) ? flush(put, err) : 0;
 }
 
+/* As walk_next(). Where descriptors run out, those of the batch can go first. */
+static int next_entry(struct put *put, struct walk *walk, struct walk_entry *entry, struct err *err)
+{
+	int r = walk_next(walk, entry, err);
+
+	if (r != -EMFILE || put->batch.n_fds == 0)
+		return r;
+	err_clear(err);
+	r = flush(put, err);
+	return r < 0 ? r : walk_next(walk, entry, err);
+}
+
 static int add_tree(struct put *put, int root, const char *path, struct err *err)
 {
 	AUTO(walk) walk = walk_new(root, path);
 	struct walk_entry entry;
 	int r;
 
-	while ((r = walk_next(walk, &entry, err)) > 0)
+	while ((r = next_entry(put, walk, &entry, err)) > 0)
 		if ((r = add_entry(put, &entry, err)) < 0)
 			return r;
 	return r;

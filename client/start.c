@@ -304,7 +304,7 @@ static bool has_ended(int pidfd)
 	return pidfd == DAEMON_GONE || poll(&pollfd, 1, STEP_MS) > 0;
 }
 
-/* What was written to the log since, its last lines. Return: text that the caller free()s. */
+/* The last that was written to the log since then. Return: text that the caller free()s. */
 static char *read_log(const char *path, off_t since)
 {
 	AUTO_CLOSE int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
@@ -317,20 +317,24 @@ static char *read_log(const char *path, off_t since)
 	if (end - since > LOG_TAIL_SIZE)
 		since = end - LOG_TAIL_SIZE;
 	n = pread(fd, tail, sizeof(tail), since);
-	while (n > 0 && tail[n - 1] == '\n')
-		n--;
-	return n > 0 ? xmemdupz(tail, (size_t)n) : xstrdup("");
+	return xmemdupz(tail, n > 0 ? (size_t)n : 0);
 }
 
-/* Lines of the log, one message: what ends a line is a semicolon. */
+/* The lines of the log as one of ours. */
 static int say_why(const char *log, off_t since, struct err *err)
 {
 	AUTO_FREE char *text = read_log(log, since);
+	AUTO_FREE char *said = xstrdup("");
+	char *rest = NULL;
 
-	for (char *newline = text; (newline = strchr(newline, '\n')) != NULL;)
-		*newline = ';';
-	if (*text)
-		return err_set(err, ERR_UNAVAILABLE, "the daemon ended: %s", text);
+	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		char *longer = xasprintf("%s%s%s", said, *said ? "; " : "", line);
+
+		free(said);
+		said = longer;
+	}
+	if (*said)
+		return err_set(err, ERR_UNAVAILABLE, "the daemon ended: %s", said);
 	return err_set(err, ERR_UNAVAILABLE, "the daemon ended; its log '%s' does not say why", log);
 }
 

@@ -29,6 +29,6 @@ const char *text_time(uint64_t microseconds, char buf[TEXT_TIME_SIZE])
 	struct tm tm;
 
 	if (!localtime_r(&seconds, &tm) || strftime(buf, TEXT_TIME_SIZE, "%Y-%m-%d %H:%M:%S", &tm) == 0)
-		strcpy(buf, "?");
+		(void)snprintf(buf, TEXT_TIME_SIZE, "?");
 	return buf;
 }

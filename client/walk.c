@@ -37,8 +37,8 @@ struct walk {
 
 	/* The deepest level is read, as long as it has entries: */
 	bool reading;
-	char *buf; /* of getdents64(2), which spares opendir()'s fstat and allocation */
-	size_t pos, len;
+	char *buf;               /* of getdents64(2), which spares opendir()'s fstat and allocation */
+	size_t record, pos, len; /* the last entry, the next one, the end */
 	char target[PATH_MAX];
 };
 
@@ -140,12 +140,10 @@ const char *walk_special_text(unsigned mode)
 
 /* ---- entries of one directory ---- */
 
-static const struct dirent64 *next_record(struct walk *walk)
+/* The last entry that was read. */
+static const struct dirent64 *record(const struct walk *walk)
 {
-	const struct dirent64 *d = (const void *)(walk->buf + walk->pos);
-
-	walk->pos += d->d_reclen;
-	return d;
+	return (const void *)(walk->buf + walk->record);
 }
 
 static bool is_dots(const char *name)
@@ -153,8 +151,8 @@ static bool is_dots(const char *name)
 	return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
 }
 
-/* Return: 1 with the record, 0 at the end of the directory, or a negative errno. */
-static int read_record(struct walk *walk, const struct dirent64 **record, struct err *err)
+/* Return: 1 with the next record(), 0 at the end of the directory, or a negative errno. */
+static int read_record(struct walk *walk, struct err *err)
 {
 	do {
 		if (walk->pos == walk->len) {
@@ -165,8 +163,9 @@ static int read_record(struct walk *walk, const struct dirent64 **record, struct
 			walk->pos = 0;
 			walk->len = (size_t)n;
 		}
-		*record = next_record(walk);
-	} while (is_dots((*record)->d_name));
+		walk->record = walk->pos;
+		walk->pos += record(walk)->d_reclen;
+	} while (is_dots(record(walk)->d_name));
 	return 1;
 }
 
@@ -175,7 +174,11 @@ static int open_file(struct walk *walk, struct walk_entry *entry, struct err *er
 	entry->type = WALK_FILE;
 	entry->fd =
 		openat(top(walk)->fd, entry->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	return entry->fd >= 0 ? 1 : fail(walk, -errno, "opening", entry->name, err);
+	if (entry->fd >= 0)
+		return 1;
+	if (errno == EMFILE)
+		walk->pos = walk->record; /* once more, next time */
+	return fail(walk, -errno, "opening", entry->name, err);
 }
 
 static int read_link(struct walk *walk, struct walk_entry *entry, struct err *err)
@@ -212,28 +215,27 @@ static int refuse(struct walk *walk, unsigned mode, const char *name, struct err
 }
 
 /* Some file systems do not tell types with names. */
-static int find_type(struct walk *walk, const struct dirent64 *record, unsigned *type, struct err *err)
+static int find_type(struct walk *walk, unsigned *type, struct err *err)
 {
 	struct stat st;
 
-	*type = record->d_type;
+	*type = record(walk)->d_type;
 	if (*type != DT_UNKNOWN)
 		return 0;
-	if (fstatat(top(walk)->fd, record->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return fail(walk, -errno, "looking at", record->d_name, err);
+	if (fstatat(top(walk)->fd, record(walk)->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return fail(walk, -errno, "looking at", record(walk)->d_name, err);
 	*type = IFTODT(st.st_mode);
 	return 0;
 }
 
-static int take_record(struct walk *walk, const struct dirent64 *record, struct walk_entry *entry,
-		       struct err *err)
+static int take_record(struct walk *walk, struct walk_entry *entry, struct err *err)
 {
 	unsigned type;
 	int r;
 
-	if ((r = find_type(walk, record, &type, err)) < 0)
+	if ((r = find_type(walk, &type, err)) < 0)
 		return r;
-	*entry = (struct walk_entry){ .parent = top(walk)->number, .name = record->d_name, .fd = -1 };
+	*entry = (struct walk_entry){ .parent = top(walk)->number, .name = record(walk)->d_name, .fd = -1 };
 	switch (type) {
 	case DT_REG:
 		return open_file(walk, entry, err);
@@ -308,13 +310,12 @@ static int go_up(struct walk *walk, struct err *err)
 
 int walk_next(struct walk *walk, struct walk_entry *entry, struct err *err)
 {
-	const struct dirent64 *record = NULL;
 	int r = 0;
 
 	while (r == 0 && walk->n_levels) {
 		if (walk->reading) {
-			if ((r = read_record(walk, &record, err)) > 0)
-				return take_record(walk, record, entry, err);
+			if ((r = read_record(walk, err)) > 0)
+				return take_record(walk, entry, err);
 			walk->reading = false;
 		} else if (top(walk)->next < top(walk)->n_below) {
 			r = go_down(walk, err);

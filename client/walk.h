@@ -46,7 +46,8 @@ DEFINE_AUTO(walk);
 /**
  * Go on to the next entry. A directory is returned before what is in it.
  *
- * Return: 1; 0 at the end; or a negative errno, after which there is no going on. err names the entry.
+ * Return: 1; 0 at the end; -EMFILE, after which the same entry may be tried again; or another negative
+ * errno, after which there is no going on. err names the entry.
  */
 int walk_next(struct walk *walk, struct walk_entry *entry, struct err *err);
 

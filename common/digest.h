@@ -15,8 +15,8 @@
 #include <string.h>
 
 enum {
-	DIGEST_HASH_SIZE = 32,    /* bytes of a SHA-256 */
-	DIGEST_HEX_SIZE = 64,     /* digits of one, without a NUL */
+	DIGEST_HASH_SIZE = 32,              /* bytes of a SHA-256 */
+	DIGEST_HEX_SIZE = 64,               /* digits of one, without a NUL */
 	DIGEST_TEXT_SIZE = 64 + 1 + 19 + 1, /* `hash/size` and the NUL */
 };
 

@@ -10,7 +10,8 @@
  * holding `/` or NUL; names not in ascending byte order within their list, or used twice in the Directory;
  * digests that are not 64 lower-case hexadecimal digits and a size of 0 to INT64_MAX, or that give the empty
  * blob another size; symlink targets that are empty, longer than 4095 bytes or holding NUL; times out of
- * range; more entries than the limit (counted before memory is reserved for them).
+ * range; node properties that are not in ascending order by name, come twice, have no name or hold NUL; a
+ * node of more than 64 KiB; more entries than the limit (counted before memory is reserved for them).
  * Names are bytes here: the specification asks for UTF-8, file systems do not, and a tree must come back as
  * it was. Fields that are unknown to us are passed over.
  */
@@ -26,10 +27,10 @@
 #include "common/err.h"
 
 enum {
-	DIRECTORY_NAME_MAX = 255,          /* bytes of a name */
-	DIRECTORY_TARGET_MAX = 4095,       /* bytes of a symlink's target */
-	DIRECTORY_ENTRIES_MAX = 1000000,   /* default limit of entries */
-	DIRECTORY_BYTES_MAX = 64 << 20,    /* default limit of an encoded Directory */
+	DIRECTORY_NAME_MAX = 255,        /* bytes of a name */
+	DIRECTORY_TARGET_MAX = 4095,     /* bytes of a symlink's target */
+	DIRECTORY_ENTRIES_MAX = 1000000, /* default limit of entries */
+	DIRECTORY_BYTES_MAX = 64 << 20,  /* default limit of an encoded Directory */
 };
 
 /* A property that a client gave a node by name: kept and encoded again, otherwise without meaning here. */
@@ -66,7 +67,7 @@ struct symlink_node {
 
 struct directory {
 	size_t n_files, n_directories, n_symlinks;
-	const struct file_node *files;            /* each list ascending by name, by bytes */
+	const struct file_node *files; /* each list ascending by name, by bytes */
 	const struct directory_node *directories;
 	const struct symlink_node *symlinks;
 	const struct node_properties *properties; /* of the Directory itself, or NULL */
@@ -106,7 +107,8 @@ int directory_encode(struct directory *directory, uint8_t **bytes, size_t *len, 
  * Return: the entry, or NULL.
  */
 const struct file_node *directory_find_file(const struct directory *d, const char *name, size_t len);
-const struct directory_node *directory_find_directory(const struct directory *d, const char *name, size_t len);
+const struct directory_node *directory_find_directory(const struct directory *d, const char *name,
+						      size_t len);
 const struct symlink_node *directory_find_symlink(const struct directory *d, const char *name, size_t len);
 
 /* Can this be the name of an entry (see above)? */

@@ -42,7 +42,7 @@ static inline struct node_list directory_symlinks(const struct directory *d)
 
 static inline const char *node_name(const struct node_list *list, size_t i)
 {
-	return *(const char *const *)((const char *)list->nodes + i * list->size);
+	return *(const char *const *)(const void *)((const char *)list->nodes + i * list->size);
 }
 
 /**

@@ -129,31 +129,6 @@ int path_make_folders(const char *path, mode_t mode, struct err *err)
 	return make_folder(prefix, mode, err);
 }
 
-static char *absolute_path(const char *path)
-{
-	AUTO_FREE char *here = NULL;
-
-	if (path[0] == '/')
-		return xstrdup(path);
-	here = getcwd(NULL, 0);
-	return here ? xasprintf("%s/%s", here, path) : xstrdup(path);
-}
-
-/* The first folder below /tmp on the way to a path, or NULL when the path leads elsewhere. */
-static char *folder_below_tmp(const char *path)
-{
-	AUTO_FREE char *absolute = absolute_path(path);
-	const char *p = absolute + strspn(absolute, "/");
-	size_t n;
-
-	if (strncmp(p, "tmp/", 4) != 0)
-		return NULL;
-	p += 3;
-	p += strspn(p, "/");
-	n = strcspn(p, "/");
-	return n ? xasprintf("/tmp/%.*s", (int)n, p) : NULL;
-}
-
 static int check_private(const char *folder, struct err *err)
 {
 	struct stat st;
@@ -176,18 +151,16 @@ int path_make_socket_folder(const char *socket, struct err *err)
 {
 	const char *slash = strrchr(socket, '/');
 	AUTO_FREE char *folder = NULL;
-	AUTO_FREE char *below_tmp = NULL;
+	AUTO_FREE char *below_tmp = xasprintf("/tmp/dircache-%u", (unsigned)geteuid());
 	int r;
 
 	if (!slash || slash == socket)
 		return 0; /* in the current folder, or the root: both are there */
 	folder = xmemdupz(socket, (size_t)(slash - socket));
-	below_tmp = folder_below_tmp(folder);
-	if (!below_tmp)
+	if (strcmp(folder, below_tmp) != 0)
 		return path_make_folders(folder, 0755, err);
 	/* /tmp is sticky: what is ours there, nobody else can rename or replace; and what is closed, nobody
 	 * else can reach into. */
-	if ((r = path_make_folders(below_tmp, 0700, err)) < 0 || (r = check_private(below_tmp, err)) < 0)
-		return r;
-	return path_make_folders(folder, 0700, err);
+	r = path_make_folders(folder, 0700, err);
+	return r < 0 ? r : check_private(folder, err);
 }

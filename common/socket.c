@@ -130,6 +130,7 @@ static void attach_descriptors(struct msghdr *msg, union control *control, const
 	msg->msg_control = control->buf;
 	msg->msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
 	cmsg = CMSG_FIRSTHDR(msg);
+	assert(cmsg);
 	cmsg->cmsg_level = SOL_SOCKET;
 	cmsg->cmsg_type = SCM_RIGHTS;
 	cmsg->cmsg_len = CMSG_LEN(n_fds * sizeof(int));

@@ -41,9 +41,9 @@ int socket_listen(const char *path, mode_t mode, struct err *err);
 ssize_t socket_send(int sock, const void *bytes, size_t len, const int *fds, size_t n_fds);
 
 struct socket_received {
-	ssize_t n;        /* bytes; 0 at the end of the stream */
-	size_t n_fds;     /* descriptors that came with them, close-on-exec, the caller's */
-	bool truncated;   /* more had come, and are lost: out of descriptors, or too many at once */
+	ssize_t n;      /* bytes; 0 at the end of the stream */
+	size_t n_fds;   /* descriptors that came with them, close-on-exec, the caller's */
+	bool truncated; /* more had come, and are lost: out of descriptors, or too many at once */
 };
 
 /**

@@ -34,8 +34,8 @@ enum {
 /* ---- finding the end of a message ---- */
 
 struct wire_limits {
-	size_t bytes;    /* of one message */
-	size_t values;   /* in one message */
+	size_t bytes;  /* of one message */
+	size_t values; /* in one message */
 };
 
 extern const struct wire_limits wire_default_limits;
@@ -77,12 +77,12 @@ struct wire_bytes {
 
 struct wire_message {
 	enum wire_message_type type;
-	uint32_t id;                        /* request, response */
-	struct wire_bytes method;           /* request, notification */
-	const struct wire_value *params;    /* request, notification: a map */
-	const struct wire_value *error;     /* response: NULL, or a map */
-	const struct wire_value *result;    /* response: may be NULL */
-	void *zone;                         /* private */
+	uint32_t id;                     /* request, response */
+	struct wire_bytes method;        /* request, notification */
+	const struct wire_value *params; /* request, notification: a map */
+	const struct wire_value *error;  /* response: NULL, or a map */
+	const struct wire_value *result; /* response: may be NULL */
+	void *zone;                      /* private */
 };
 
 /**
@@ -96,6 +96,9 @@ struct wire_message {
  */
 int wire_parse(const void *bytes, size_t len, struct wire_message *message, struct err *err);
 void wire_message_fini(struct wire_message *message);
+
+/* Are these exactly the bytes of a text? Absent ones are not. */
+bool wire_is(const struct wire_bytes *bytes, const char *text);
 
 enum wire_type {
 	WIRE_BOOL,   /* bool */
@@ -113,9 +116,23 @@ struct wire_field {
 	const char *name;
 	enum wire_type type;
 	bool required;
-	size_t offset;      /* of the member that takes the value */
-	size_t present;     /* of a bool member set when the key is there; 0: none */
+	size_t offset;  /* of the member that takes the value */
+	size_t present; /* of a bool member set when the key is there; 0: none */
 };
+
+/* A row of such a table: the key has the member's name. */
+#define WIRE_FIELD(owner, member, kind, is_required)                                                         \
+	{                                                                                                    \
+		.name = #member, .type = (kind), .required = (is_required),                                  \
+		.offset = offsetof(owner, member)                                                            \
+	}
+
+/* The same, with a bool member that says whether the key was there. */
+#define WIRE_OPTIONAL(owner, member, kind, present_member)                                                   \
+	{                                                                                                    \
+		.name = #member, .type = (kind), .offset = offsetof(owner, member),                          \
+		.present = offsetof(owner, present_member)                                                   \
+	}
 
 /**
  * Fill a struct from a map.
@@ -131,8 +148,8 @@ int wire_decode(const struct wire_value *map, const struct wire_field *fields, s
 		const char *what, struct err *err);
 
 /* As wire_decode(), but unknown keys are passed over: what a client does with answers. */
-int wire_decode_open(const struct wire_value *map, const struct wire_field *fields, size_t n_fields, void *out,
-		     const char *what, struct err *err);
+int wire_decode_open(const struct wire_value *map, const struct wire_field *fields, size_t n_fields,
+		     void *out, const char *what, struct err *err);
 
 /* The elements of an array; NULL has none. */
 size_t wire_array_size(const struct wire_value *array);
@@ -144,8 +161,18 @@ const struct wire_value *wire_map_key(const struct wire_value *map, size_t i);
 const struct wire_value *wire_map_value(const struct wire_value *map, size_t i);
 
 /* What a value is, for printing an answer whatever it holds. */
-enum wire_kind { WIRE_IS_NIL, WIRE_IS_BOOL, WIRE_IS_UINT, WIRE_IS_INT, WIRE_IS_FLOAT, WIRE_IS_TEXT,
-		 WIRE_IS_BYTES, WIRE_IS_ARRAY, WIRE_IS_MAP, WIRE_IS_OTHER };
+enum wire_kind {
+	WIRE_IS_NIL,
+	WIRE_IS_BOOL,
+	WIRE_IS_UINT,
+	WIRE_IS_INT,
+	WIRE_IS_FLOAT,
+	WIRE_IS_TEXT,
+	WIRE_IS_BYTES,
+	WIRE_IS_ARRAY,
+	WIRE_IS_MAP,
+	WIRE_IS_OTHER
+};
 enum wire_kind wire_kind(const struct wire_value *value);
 
 /* A value that wire_kind() said is of this kind. */

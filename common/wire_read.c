@@ -394,3 +394,8 @@ void wire_read_error(const struct wire_value *error, struct err *err, const stru
 	if (missing)
 		*missing = read.missing;
 }
+
+bool wire_is(const struct wire_bytes *bytes, const char *text)
+{
+	return bytes->data && bytes->len == strlen(text) && memcmp(bytes->data, text, bytes->len) == 0;
+}

@@ -248,8 +248,7 @@ int blob_stat(struct blob_store *store, const struct digest *digest, enum blob_k
 	return r;
 }
 
-/* What the failure of linkat() means. ENOENT: the blob was evicted after the look, or else the folder is
- * gone. */
+/* What a failure of linkat() means. ENOENT: the blob was evicted after the look, or the folder is gone. */
 static int explain_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind, int r,
 			int *why)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What blob.c (look, link, read) and blob_write.c (write, renew) share, and nobody else includes.
+ * What blob.c (look, link, read), blob_write.c, blob_draft.c and blob_renew.c share, and nobody else
+ * includes.
  */
 #ifndef DIRCACHE_DAEMON_BLOB_INTERNAL_H
 #define DIRCACHE_DAEMON_BLOB_INTERNAL_H
@@ -43,12 +44,66 @@ void blob_print_name(const uint8_t hash[DIGEST_HASH_SIZE], struct blob_name *nam
 /* Is this inode as it was published, but for its size: type, mode, owner, time? */
 bool blob_is_published(const struct blob_store *store, enum blob_kind kind, const struct stat *st);
 
-/* blob_stat() by name, with the inode's stat. */
+/* blob_stat() by name, with the inode's stat. Does not fail on what is there: BLOB_CHANGED. */
 int blob_look(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
 	      const struct blob_name *name, struct stat *st, struct err *err);
 
 /* A name in tmp/ that nobody else has. */
 enum { BLOB_TEMPORARY_SIZE = 16 + 1 + 16 + 1 };
 void blob_print_temporary(struct blob_store *store, char name[BLOB_TEMPORARY_SIZE]);
+
+/* ---- drafts ---- */
+
+/*
+ * A draft is a file on its way into the store. It has no name, or where the file system has no O_TMPFILE one
+ * in tmp/. It is filled through its descriptor and published; closing it takes away what was not.
+ */
+struct blob_draft {
+	struct blob_store *store;
+	enum blob_kind kind;
+	int fd;        /* -1 at first */
+	bool has_name; /* in tmp/ */
+	char name[BLOB_TEMPORARY_SIZE];
+};
+
+#define AUTO_BLOB_DRAFT CLEANUP(blob_draft_close)
+
+/* Make its file; store and kind are set. Return: 0, or a negative errno. */
+int blob_draft_open(struct blob_draft *draft, struct err *err);
+void blob_draft_close(struct blob_draft *draft);
+
+/**
+ * Publish a draft whose bytes have this digest.
+ *
+ * @replace  whatever has the name, even if it is good
+ * @info     out
+ * @changed  out, stays as it is but for true: what had the name was changed, and has made way
+ *
+ * Return: 0, BLOB_EXISTS (and the draft is not needed), or a negative errno.
+ */
+int blob_draft_publish(struct blob_draft *draft, const struct digest *digest, bool replace,
+		       struct blob_info *info, bool *changed, struct err *err);
+
+/* ---- streaming ---- */
+
+struct blob_writer {
+	struct blob_store *store; /* borrowed */
+	struct hasher *hasher;
+	uint8_t *buffer;
+};
+
+/* What is being read is not what it was when reading began. */
+enum { BLOB_SOURCE_CHANGED = 16 };
+
+/**
+ * Hash a file of so many bytes from its beginning, writing them to another on the way.
+ *
+ * @to_fd   -1: only hash
+ * @digest  out: of the bytes read and written
+ *
+ * Return: 0, BLOB_SOURCE_CHANGED (it has more or fewer), or a negative errno.
+ */
+int blob_stream(struct blob_writer *writer, int from_fd, int to_fd, uint64_t size, struct digest *digest,
+		struct err *err);
 
 #endif

@@ -137,6 +137,7 @@ struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_inf
 	if (is_new)
 		*is_new = !(entry->kinds & 1u << kind);
 	set_kind(catalog, entry, kind, info->allocated);
+	entry->seen |= (uint8_t)(1u << kind);
 	entry->used = catalog_tick(catalog);
 	return entry;
 }

@@ -22,6 +22,7 @@ struct catalog_entry {
 	uint64_t used;                  /* as in struct index_blob */
 	uint32_t allocated[BLOB_KINDS]; /* 512-byte blocks on disk, by kind */
 	uint8_t kinds;                  /* bit 1 << enum blob_kind for each that is there */
+	uint8_t seen; /* the same, for those whose file was seen since the start: see recover.h */
 };
 
 struct catalog *catalog_new(void);

@@ -39,7 +39,7 @@ int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags);
 int disk_mkdirat(int dirfd, const char *name, mode_t mode);
 int disk_symlinkat(const char *target, int dirfd, const char *name);
 int disk_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, int flags);
-int disk_link_fd(int fd, int to_dirfd, const char *to); /* give an O_TMPFILE file a name, by /proc/self/fd */
+int disk_link_fd(int fd, int to_dirfd, const char *to); /* give an O_TMPFILE file a name */
 int disk_unlinkat(int dirfd, const char *name, int flags);
 int disk_renameat2(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags);
 int disk_fchmod(int fd, mode_t mode);

@@ -77,8 +77,8 @@ static enum job_next flight_run(struct job *job)
 {
 	struct flight *flight = CONTAINER_OF(job, struct flight, job);
 
-	flight->r = blob_renew(flight->writer, &flight->digest, flight->kind, flight->links_used_up, &flight->info,
-			       &flight->n_changed, &flight->err);
+	flight->r = blob_renew(flight->writer, &flight->digest, flight->kind, flight->links_used_up,
+			       &flight->info, &flight->n_changed, &flight->err);
 	return JOB_DONE;
 }
 
@@ -164,8 +164,8 @@ static struct flight *start(struct flights *flights, const struct digest *digest
 	return flight;
 }
 
-void flight_join(struct flights *flights, const struct digest *digest, enum blob_kind kind, bool links_used_up,
-		 struct flight_waiter *waiter)
+void flight_join(struct flights *flights, const struct digest *digest, enum blob_kind kind,
+		 bool links_used_up, struct flight_waiter *waiter)
 {
 	struct digest key = flight_key(digest);
 	struct flight *flight = map_find(&flights->under_way[kind], &key);

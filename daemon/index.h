@@ -111,8 +111,8 @@ void index_submit(struct index *index, struct index_batch *batch,
 /* Batches submitted and not yet answered. */
 size_t index_n_pending(const struct index *index);
 
-/* Transactions committed so far: at most one for each batch, and far fewer when batches come faster than the
- * disk. */
+/* Transactions committed so far: at most one a batch, and far fewer when batches come faster than the disk.
+ */
 uint64_t index_n_commits(const struct index *index);
 
 /**

@@ -263,8 +263,9 @@ static void fail_size(struct node_inner *n, const char *name, const struct diges
 {
 	struct node_failure *failure = failing(n, -EINVAL);
 
-	err_set(&failure->err, ERR_INVALID_ARGUMENT, "Directory %s: '%s' claims %ju bytes, but that blob has %ju",
-		DIGEST_TEXT(&n->node.digest), name, (uintmax_t)claimed->size, (uintmax_t)size);
+	err_set(&failure->err, ERR_INVALID_ARGUMENT,
+		"Directory %s: '%s' claims %ju bytes, but that blob has %ju", DIGEST_TEXT(&n->node.digest),
+		name, (uintmax_t)claimed->size, (uintmax_t)size);
 }
 
 static void on_blob_landed(struct flight_waiter *waiter, int r, const struct err *err)
@@ -276,7 +277,8 @@ static void on_blob_landed(struct flight_waiter *waiter, int r, const struct err
 	if (r == BLOB_MISSING) {
 		struct node_failure *failure = failing(n, -ENOENT);
 
-		err_set(&failure->err, ERR_NOT_FOUND, "blob %s is not in the store: '%s' in Directory %s needs it",
+		err_set(&failure->err, ERR_NOT_FOUND,
+			"blob %s is not in the store: '%s' in Directory %s needs it",
 			DIGEST_TEXT(&file->digest), file->name, DIGEST_TEXT(&n->node.digest));
 		add_missing(failure, &file->digest);
 	} else if (r < 0) {
@@ -391,7 +393,8 @@ static void start_scan(struct node_inner *n, struct directory *directory)
 /* ---- load ---- */
 
 /* On a worker. Return: NULL, or why this Directory cannot be had. */
-static struct node_failure *load_one(struct load_job *load, const struct digest *digest, struct directory **directory)
+static struct node_failure *load_one(struct load_job *load, const struct digest *digest,
+				     struct directory **directory)
 {
 	struct node_failure *failure = NULL;
 	struct err err = { 0 };
@@ -463,7 +466,8 @@ static void dispatch_loads(struct nodes *nodes)
 			.owner = nodes,
 		};
 		while (nodes->n_wanted && load->n < LOAD_BATCH_MAX && load->n < share) {
-			load->nodes[load->n++] = LIST_ENTRY(list_pop(&nodes->wanted), struct node_inner, link);
+			load->nodes[load->n++] =
+				LIST_ENTRY(list_pop(&nodes->wanted), struct node_inner, link);
 			nodes->n_wanted--;
 		}
 		nodes->n_jobs++;
@@ -486,7 +490,8 @@ static bool nodes_step(struct slice *slice)
 		scan(LIST_ENTRY(l, struct node_inner, link));
 	if (list_is_empty(&nodes->scanning))
 		dispatch_loads(nodes);
-	return !list_is_empty(&nodes->dying) || !list_is_empty(&nodes->settled) || !list_is_empty(&nodes->scanning);
+	return !list_is_empty(&nodes->dying) || !list_is_empty(&nodes->settled) ||
+	       !list_is_empty(&nodes->scanning);
 }
 
 /* ---- the whole ---- */

@@ -415,6 +415,7 @@ static void plan_finish(struct crew *crew)
 	if (!atomic_load(&plan->stop) && plan->target.begun && (r = target_commit(&plan->target, &err)) < 0)
 		fail(plan, r, &err);
 	target_abort(&plan->target);
+	disk_close(plan->target.folder);
 }
 
 static void plan_done(struct crew *crew)

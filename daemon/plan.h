@@ -42,7 +42,7 @@ struct plan {
 	struct flights *flights;
 	struct pool_queue *queue;
 	size_t max_workers;
-	struct target target;
+	struct target target;            /* its folder is taken over: the last worker closes it */
 	const struct node *root;         /* a resolved tree, */
 	const struct file_node *file;    /* or a single file, when root is NULL */
 	bool require_link;               /* fail rather than copy */

@@ -50,8 +50,12 @@ struct job {
  */
 struct pool *pool_new(struct event_base *base, size_t n_workers, const char *name);
 
-/* Stop when every job submitted has run and its done() was called; jobs may submit more meanwhile. NULL is
- * fine. */
+/**
+ * Stop when every job submitted has run and its done() was called; both may submit more meanwhile. NULL is
+ * fine.
+ *
+ * Loop only, and not from a done(): it calls those that are left itself.
+ */
 void pool_free(struct pool *pool);
 DEFINE_AUTO(pool);
 

@@ -134,8 +134,9 @@ static void hold_node(struct tree *tree, struct node *node)
 }
 
 /*
- * A request got this tree: it is cached, and used now. A new row is written at once where the request itself had
- * it resolved (its answer waits for that commit), and with the times of use where it was a hit below another tree.
+ * A request got this tree: it is cached, and used now. A new row is written at once where the request itself
+ * had it resolved (its answer waits for that commit), and with the times of use where it was a hit below
+ * another tree.
  */
 static void keep(struct trees *trees, struct node *node, const struct tree_request *request)
 {
@@ -187,7 +188,8 @@ static void fail_size(struct tree_request *request, uint64_t size)
 {
 	struct node_failure failure = { .r = -ENOENT, .n_missing = 1, .missing = { request->digest } };
 
-	err_set(&failure.err, ERR_NOT_FOUND, "tree %s is not in the store: the Directory of that hash has %ju bytes",
+	err_set(&failure.err, ERR_NOT_FOUND,
+		"tree %s is not in the store: the Directory of that hash has %ju bytes",
 		DIGEST_TEXT(&request->digest), (uintmax_t)size);
 	fail(request, &failure);
 }
@@ -238,7 +240,8 @@ static void start(struct trees *trees, struct tree_request *request)
 		finish(request, node);
 		return;
 	}
-	request->node = node ? node_get(node) : nodes_resolve(trees->parts.nodes, &request->digest, tree != NULL);
+	request->node =
+		node ? node_get(node) : nodes_resolve(trees->parts.nodes, &request->digest, tree != NULL);
 	node_wait(request->node, &request->waiter);
 }
 
@@ -299,7 +302,8 @@ static void on_warmed(struct node_waiter *waiter, const struct node_failure *fai
 	struct node *node = nodes_find(trees->parts.nodes, &tree->digest);
 
 	if (failure)
-		log_warning("cached tree %s cannot be read: %s", DIGEST_TEXT(&tree->digest), failure->err.text);
+		log_warning("cached tree %s cannot be read: %s", DIGEST_TEXT(&tree->digest),
+			    failure->err.text);
 	else
 		hold_node(tree, node);
 	trees->n_warming--;
@@ -411,7 +415,7 @@ size_t trees_list(const struct trees *trees, size_t offset, struct index_tree *r
 {
 	size_t n = 0;
 
-	list_for_each(l, &trees->order) {
+	list_for_each (l, &trees->order) {
 		if (offset) {
 			offset--;
 			continue;

@@ -24,7 +24,8 @@ check 'dircached --version names itself' says 'dircached ' exits 0 dircached --v
 for command in $commands; do
 	check "dircache --help names $command" says "$command" exits 0 dircache --help
 	check "$command --help says how to use it" says "$command" exits 0 dircache "$command" --help
-	check "$command with an unknown option is a usage error" exits 2 complains dircache "$command" --no-such-option
+	check "$command with an unknown option is a usage error" \
+		exits 2 complains dircache "$command" --no-such-option
 done
 check 'no command at all is a usage error' exits 2 complains dircache
 check 'an unknown command is named' says 'frobnicate' exits 2 dircache frobnicate
@@ -41,7 +42,8 @@ check 'the version to a full device fails' exits 1 to_full dircache --version
 
 check 'no daemon at --socket: status 4' exits 4 complains dircache --socket "$dir/nobody" ping
 check 'which names the socket' says "$dir/nobody" exits 4 dircache --socket "$dir/nobody" stats
-check 'no daemon at DIRCACHE_SOCKET: status 4' exits 4 complains env DIRCACHE_SOCKET="$dir/nobody" dircache ping
+check 'no daemon at DIRCACHE_SOCKET: status 4' \
+	exits 4 complains env DIRCACHE_SOCKET="$dir/nobody" dircache ping
 check 'and none was started' absent "$dir/nobody"
 check 'ping --wait gives up in time' exits 4 timeout 20 dircache --socket "$dir/nobody" ping --wait 1
 check 'a socket path over 107 bytes without a daemon: status 4' \
@@ -62,10 +64,12 @@ check 'materialize of an absent tree: status 3, by name' \
 check 'materialize --file of an absent blob: status 3, by name' \
 	says "$absent_digest" exits 3 dircache materialize --file "$absent_digest" "$dir/out"
 check 'has of an absent blob prints it: status 3' says "$absent_digest" exits 3 dircache has "$absent_digest"
-check 'an unknown tag: status 3, by name' says 'no-such-tag' exits 3 dircache materialize no-such-tag "$dir/out"
+check 'an unknown tag: status 3, by name' \
+	says 'no-such-tag' exits 3 dircache materialize no-such-tag "$dir/out"
 check 'nothing appeared' absent "$dir/out"
-for bad in 'zz/5' "$(printf '%063d/5' 7)" "$(printf '%064d' 7)" "$(printf '%064d/' 7)" "$(printf '%064d/-5' 7)" \
-	"$(printf '%064d/05' 7)" "$(printf '%064d/5x' 7)" "$(printf '%064d/99999999999999999999' 7)" \
+for bad in 'zz/5' "$(printf '%063d/5' 7)" "$(printf '%064d' 7)" "$(printf '%064d/' 7)" \
+	"$(printf '%064d/-5' 7)" "$(printf '%064d/05' 7)" "$(printf '%064d/5x' 7)" \
+	"$(printf '%064d/99999999999999999999' 7)" \
 	"$(printf '%064d/5' 7 | tr 0 A)"; do
 	check_fails "'$bad' is no digest" complains dircache cat "$bad"
 	check 'which is said with the word itself' says "$bad" fails dircache has "$bad"

@@ -32,7 +32,8 @@ check 'folders and symlinks are counted' counters_are directories_created=4 syml
 check 'a second one appears' dircache materialize "$put" "$dir/out/two"
 check 'it is the same' same_tree "$src" "$dir/out/two"
 check 'which was a hit too' counters_are tree_hits=2 tree_misses=0 tree_joins=0 tree_constructions=0
-check 'counters went on' counters_are files_linked=12 files_created=6 directories_created=8 symlinks_created=10
+check 'counters went on' \
+	counters_are files_linked=12 files_created=6 directories_created=8 symlinks_created=10
 
 plain=$(printf hello | sha256sum)
 plain=${plain%% *}/5
@@ -48,13 +49,15 @@ check 'but another' own_inodes "$one/plain" "$one/run"
 check 'links are all there is: the plain inode' links_are 7 "$in_blobs"
 check 'and the executable one' links_are 5 "$in_exec"
 check 'empty files have inodes of their own' \
-	own_inodes "$one/empty" "$one/sub/empty" "$one/empty-run" "$two/empty" "$two/sub/empty" "$two/empty-run"
+	own_inodes "$one/empty" "$one/sub/empty" "$one/empty-run" \
+	"$two/empty" "$two/sub/empty" "$two/empty-run"
 check 'shared with nobody' links_are 1 "$one/empty"
 check 'what was put keeps its own inode' own_inodes "$src/plain" "$one/plain"
 
 check 'plain files are 0444 whatever the umask' \
 	mode_is 444 "$one/plain" "$one/sub/deep/other" "$one/empty" "$one/sub/empty"
-check 'executables are 0555, without the set-user-id bit' mode_is 555 "$one/run" "$one/sub/run" "$one/empty-run"
+check 'executables are 0555, without the set-user-id bit' \
+	mode_is 555 "$one/run" "$one/sub/run" "$one/empty-run"
 check 'folders are 0755 whatever the umask' mode_is 755 "$one" "$one/sub" "$one/sub/deep" "$one/nothing"
 check 'the source keeps its modes' mode_is 600 "$src/plain"
 

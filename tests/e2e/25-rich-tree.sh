@@ -13,8 +13,9 @@ printf 1 >"$src/names/$long"
 mkdir "$src/names/${long/x/d}"
 printf 2 >"$src/names/${long/x/d}/$long"
 ln -s "$(printf 't%.0s' {1..4000})" "$src/names/long target"
-for name in 'äöü ß' '日本語' '🦉' $'not utf-8 \xff\xfe' $'\xc3' $'\x80' $'new\nline' $'tab\there' $'bell\a' 'back\slash' \
-	'quote"s' "it's" ' leading' 'trailing ' '-rf' '--' '...' '..a' '.hidden' '*' '?' '$(x)' '%s' '~' $'\x7f' 'a:b'; do
+for name in 'äöü ß' '日本語' '🦉' $'not utf-8 \xff\xfe' $'\xc3' $'\x80' $'new\nline' $'tab\there' $'bell\a' \
+	'back\slash' 'quote"s' "it's" ' leading' 'trailing ' '-rf' '--' '...' '..a' '.hidden' \
+	'*' '?' '$(x)' '%s' '~' $'\x7f' 'a:b'; do
 	printf '%s' "$name" >"$src/names/$name"
 	mkdir "$src/names/folder $name"
 	ln -s -- "$name" "$src/names/link $name"

@@ -42,7 +42,8 @@ check 'with every byte and x bit' same_tree "$src" "$dir/out/one"
 check 'with modes of a materialized tree' published_modes "$dir/out/one"
 check 'it was a hit' counters_are tree_hits=1 tree_misses=0 tree_constructions=0
 check 'every file but empty ones is a link' counters_are \
-	"files_linked=$(find "$src" -type f -size +0 | wc -l)" "files_created=$(find "$src" -type f -size 0 | wc -l)"
+	"files_linked=$(find "$src" -type f -size +0 | wc -l)" \
+	"files_created=$(find "$src" -type f -size 0 | wc -l)"
 counters_note
 disk=$(find "$store/blobs" "$store/exec" -type f | wc -l)
 check 'put again, it has the same digest' prints "$tree" dircache put "$src"

@@ -8,8 +8,9 @@ command -v "${python[0]}" >/dev/null || skip_story "no ${python[0]}"
 start_daemon
 
 src=$dir/src
-make_folder "$src" 'plain: hello' 'run*: hello' 'empty:' 'Zebra: z' 'a.b: dots sort before slashes' 'a/b: 1' 'a-b/c: 2' \
-	'a/deeper/and/deeper: 3' 'nothing/' 'ünïcödé: 4' '日本/語: 5' 'link@ plain' 'a/dangling@ no where' 'lönk@ /ö'
+make_folder "$src" 'plain: hello' 'run*: hello' 'empty:' 'Zebra: z' 'a.b: dots sort before slashes' \
+	'a/b: 1' 'a-b/c: 2' 'a/deeper/and/deeper: 3' 'nothing/' 'ünïcödé: 4' '日本/語: 5' 'link@ plain' \
+	'a/dangling@ no where' 'lönk@ /ö'
 head -c 3000000 /dev/zero >"$src/a/zeros"
 for i in {1..300}; do
 	echo "$i" >"$src/a-b/$i"

@@ -54,7 +54,8 @@ check_fails "'/' is no target" materialize "$tree" /
 check_fails 'no name at all is no target' materialize "$tree" ''
 check_fails 'a name over 255 bytes is no target' materialize "$tree" "$out/$(printf '%0256d' 0)"
 check 'a name of 255 bytes is one' materialize "$tree" "$out/$(printf '%0255d' 0)"
-check 'a relative target is one' eval '(cd "$out" && dircache materialize "$tree" relative) && test -d "$out/relative"'
+check 'a relative target is one' \
+	eval '(cd "$out" && dircache materialize "$tree" relative) && test -d "$out/relative"'
 ln -s "$out" "$dir/way"
 check 'a symlink on the way is followed' materialize "$tree" "$dir/way/by"
 check 'to where it leads' test -f "$out/by/sub/file"
@@ -120,7 +121,8 @@ if elsewhere=$(other_filesystem); then
 	check '--require-link fails on another file system' \
 		exits 1 complains materialize --require-link "$tree" "$elsewhere/tree"
 	check 'nothing appeared' prints '' ls -A "$elsewhere"
-	check 'and --file as well' exits 1 complains materialize --require-link --file "$blob" "$elsewhere/file"
+	check 'and --file as well' \
+	exits 1 complains materialize --require-link --file "$blob" "$elsewhere/file"
 	check 'nothing appeared' prints '' ls -A "$elsewhere"
 	check '--require-link is content where links work' materialize --require-link "$tree" "$out/linked"
 	counters_note

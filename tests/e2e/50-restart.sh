@@ -41,7 +41,9 @@ check 'as a hit' counters_are tree_hits=2 tree_misses=0
 check 'a tag appears' dircache materialize keep "$out/two"
 check 'as a hit' counters_are tree_hits=3 tree_misses=0
 check 'it is there with all that is below it' dircache has --tree "$one" "$two" "$three" "$sub"
-check 'putting it again stores nothing' eval 'counters_note; dircache put "$dir/src" && counters_added blobs=0 trees=0'
+counters_note
+check 'putting it again' dircache put "$dir/src"
+check 'stores nothing' counters_added blobs=0 blob_bytes=0 trees=0
 
 check 'another stop and start' restart
 check 'and the order of use went on' prints "$two" eval 'trees | head -n 1'
@@ -63,7 +65,8 @@ kill_daemon
 check 'a killed daemon leaves its socket' test -S "$socket"
 check 'nobody is there' exits 4 dircache ping
 check 'the next one takes its place' start_daemon
-check 'a file at the socket is not replaced' eval 'echo keep >"$dir/file"; fails refused --store "$dir/store2" --socket "$dir/file"'
+echo keep >"$dir/file"
+check_fails 'a file at the socket is not replaced' refused --store "$dir/store2" --socket "$dir/file"
 check 'and kept' prints keep cat "$dir/file"
 check_fails 'a store that is a file is refused' refused --store "$dir/file" --socket "$dir/s2"
 

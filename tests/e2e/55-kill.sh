@@ -106,15 +106,19 @@ if [ "$round" -le "$rounds" ]; then
 	check "round $round: what was answered is there" eval 'cat "$dir/answered"; [ ! -s "$dir/answered" ]'
 	check "round $round: what appeared is whole" eval 'cat "$dir/whole"; [ ! -s "$dir/whole" ]'
 fi
-check "$rounds kills: nothing answered was lost, nothing was in part, no litter stayed" [ "$round" -gt "$rounds" ]
+check "$rounds kills: nothing answered was lost, nothing was in part, no litter stayed" \
+	[ "$round" -gt "$rounds" ]
 echo "# $n_put puts and $n_made targets looked at"
 check 'there was something to lose' eval '[ "$n_put" -ge "$rounds" ] && [ "$n_made" -gt 0 ]'
 
 # ---- half done ----
 
 big() { # FOLDER
-	mkdir -p "$1"
-	(cd "$1" && for i in {1..20}; do mkdir "$i" && (cd "$i" && seq "$i" "$((i + 300))" | split -l 1 -a 3 - f); done)
+	local i
+	for i in {1..20}; do
+		mkdir -p "$1/$i"
+		(cd "$1/$i" && seq "$i" $((i + 300)) | split -l 1 -a 3 - f)
+	done
 }
 big "$dir/big"
 big=$(dircache put "$dir/big") || die 'put failed'

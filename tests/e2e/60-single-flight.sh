@@ -46,7 +46,8 @@ for n in 16 64; do
 	tree=$(cat "$dir/digest")
 	check 'its Directories are known as blobs only' dircache has "$tree"
 	counters_note
-	check "$n callers at once: one constructs, the others join" prints "join $((n - 1))"$'\nmiss 1' burst "$n"
+	check "$n callers at once: one constructs, the others join" \
+		prints "join $((n - 1))"$'\nmiss 1' burst "$n"
 	check 'so say the counters' \
 		counters_added tree_misses=1 "tree_joins=$((n - 1))" tree_constructions=1 tree_hits=0 trees=1
 	check 'each of 81 Directories was read once' counters_added directory_misses=81
@@ -55,7 +56,8 @@ for n in 16 64; do
 	check 'nothing is beside them' no_litter "$dir/out"
 	counters_note
 	check "$n callers again: all are hits" prints "hit $n" burst "$n"
-	check 'so say the counters' counters_added "tree_hits=$n" tree_misses=0 tree_joins=0 tree_constructions=0
+	check 'so say the counters' \
+		counters_added "tree_hits=$n" tree_misses=0 tree_joins=0 tree_constructions=0
 	check 'nothing was read for them' counters_added directory_misses=0
 done
 

@@ -3,7 +3,7 @@
 
     reapi.py digest FOLDER                     the digest of the root Directory, encoded by hand
     reapi.py digest --protobuf MODULE FOLDER   the same, encoded by Google's library with a generated module
-    reapi.py messages FOLDER OUT               write each Directory message to OUT/HASH; print the root's digest
+    reapi.py messages FOLDER OUT               write each Directory message to OUT/HASH; print as digest does
     reapi.py flat FOLDER OUT                   link each file, once for each content, into OUT
     reapi.py directory OUT [TYPE NAME DIGEST]  write one Directory with these entries (TYPE: file, exec,
                                                directory, or symlink with the target for DIGEST)
@@ -75,6 +75,15 @@ def encode_directory(files, directories, symlinks):
     return out
 
 
+def fill(message, **values):
+    """Set fields of a message, which may take texts as bytes: on the wire there is no difference."""
+    for name, value in values.items():
+        field = message.DESCRIPTOR.fields_by_name[name]
+        if isinstance(value, bytes) and field.type == field.TYPE_STRING:
+            value = value.decode()
+        setattr(message, name, value)
+
+
 def google_encoder(module):
     """The same by Google's library and a module that protoc made."""
     reapi = importlib.import_module(module)
@@ -83,16 +92,14 @@ def google_encoder(module):
         message = reapi.Directory()
         for name, (hash_, size), executable in sorted(files):
             node = message.files.add()
-            node.name = name.decode()
-            node.digest.hash, node.digest.size_bytes = hash_, size
-            node.is_executable = executable
+            fill(node, name=name, is_executable=executable)
+            fill(node.digest, hash=hash_.encode(), size_bytes=size)
         for name, (hash_, size) in sorted(directories):
             node = message.directories.add()
-            node.name = name.decode()
-            node.digest.hash, node.digest.size_bytes = hash_, size
+            fill(node, name=name)
+            fill(node.digest, hash=hash_.encode(), size_bytes=size)
         for name, target in sorted(symlinks):
-            node = message.symlinks.add()
-            node.name, node.target = name.decode(), target.decode()
+            fill(message.symlinks.add(), name=name, target=target)
         return message.SerializeToString(deterministic=True)
 
     return encode

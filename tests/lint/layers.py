@@ -7,6 +7,7 @@ import re
 from lint import bare, claims, files, lines_matching, read, table
 
 INCLUDE = r'^#\s*include\s+"([^"]+)"'
+ANY_INCLUDE = r'^#\s*include\s+[<"]([^">]+)[">]'
 MAY_USE = {"common": ["common"], "daemon": ["daemon", "common"], "client": ["client", "common"]}
 SOURCES = files("common/*.[ch]", "daemon/*.[ch]", "client/*.[ch]")
 
@@ -63,13 +64,12 @@ def downward():
 
 
 def own_first():
-    """A file includes its own header first"""
+    """A file includes its own module's header first"""
     for path in files("common/*.c", "daemon/*.c", "client/*.c"):
-        header = path[:-1] + "h"
-        found = [match.group(1) for _, match in
-                 lines_matching(bare(read(path), strings=True), r'^#\s*include\s+[<"]([^">]+)[">]')]
-        if header in SOURCES and found[:1] != [header]:
-            yield "%s: the first include is not \"%s\"" % (path, header)
+        first = [match.group(1) for _, match in lines_matching(bare(read(path), strings=True), ANY_INCLUDE)][:1]
+        own = [header for header in SOURCES if header.endswith(".h") and module_of(header) == module_of(path)]
+        if own and first and first[0] not in own:
+            yield "%s: the first include is %s" % (path, first[0])
 
 
 def from_root():

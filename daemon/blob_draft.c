@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/blob_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "daemon/disk.h"
+
+enum { N_ATTEMPTS = 3 }; /* at a name that comes and goes */
+
+void blob_draft_close(struct blob_draft *draft)
+{
+	disk_close(draft->fd);
+	if (draft->has_name)
+		(void)disk_unlinkat(draft->store->tmp_fd, draft->name, 0);
+}
+
+static int open_named(struct blob_draft *draft)
+{
+	blob_print_temporary(draft->store, draft->name);
+	draft->fd = disk_openat(draft->store->tmp_fd, draft->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW,
+				blob_mode(draft->kind));
+	draft->has_name = draft->fd >= 0;
+	return draft->fd < 0 ? draft->fd : 0;
+}
+
+int blob_draft_open(struct blob_draft *draft, struct err *err)
+{
+	struct blob_store *store = draft->store;
+	int r = -EOPNOTSUPP;
+
+	if (!atomic_load_explicit(&store->no_tmpfile, memory_order_relaxed))
+		r = draft->fd = disk_openat(store->kind_fds[draft->kind], ".", O_WRONLY | O_TMPFILE,
+					    blob_mode(draft->kind));
+	if (r == -EOPNOTSUPP || r == -EISDIR) { /* EISDIR: from before Linux knew the flag */
+		atomic_store_explicit(&store->no_tmpfile, true, memory_order_relaxed);
+		r = open_named(draft);
+	}
+	return r < 0 ? err_errno(err, r, "making a file in the store") : 0;
+}
+
+/* Let go of the descriptor that could write; the inode stays ours by one that can only read. */
+static int stop_writing(struct blob_draft *draft)
+{
+	int fd = disk_reopen(draft->fd, O_RDONLY);
+
+	if (fd < 0)
+		return fd;
+	disk_close(draft->fd);
+	draft->fd = fd;
+	return 0;
+}
+
+/* All bytes are there: give the inode its mode and time, the last things that ever change in it. */
+static int seal(struct blob_draft *draft, uint64_t *allocated)
+{
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, draft->store->mtime };
+	struct stat st;
+	int r;
+
+	if ((r = disk_fstat(draft->fd, &st)) < 0)
+		return r;
+	*allocated = blob_allocated(&st);
+	if ((st.st_mode & 07777) != blob_mode(draft->kind) &&
+	    (r = disk_fchmod(draft->fd, blob_mode(draft->kind))) < 0) /* the umask, or an inherited ACL */
+		return r;
+	if ((r = disk_futimens(draft->fd, times)) < 0)
+		return r;
+	return draft->kind == BLOB_EXEC ? stop_writing(draft) : 0;
+}
+
+static int link_draft(struct blob_draft *draft, int dirfd, const char *name)
+{
+	if (draft->has_name)
+		return disk_linkat(draft->store->tmp_fd, draft->name, dirfd, name, 0);
+	return disk_link_fd(draft->fd, dirfd, name);
+}
+
+/* Take the final name, from whatever has it. There is no moment without a file of that name. */
+static int take_name(struct blob_draft *draft, const struct blob_name *name)
+{
+	struct blob_store *store = draft->store;
+	int r;
+
+	if (!draft->has_name) {
+		blob_print_temporary(store, draft->name);
+		if ((r = disk_link_fd(draft->fd, store->tmp_fd, draft->name)) < 0)
+			return r;
+		draft->has_name = true;
+	}
+	r = disk_renameat2(store->tmp_fd, draft->name, store->kind_fds[draft->kind], name->text, 0);
+	draft->has_name = r < 0;
+	return r;
+}
+
+/* Take the final name if it is free, or if what has it was changed. Return: 0, BLOB_EXISTS, or an errno. */
+static int enter(struct blob_draft *draft, const struct digest *digest, struct blob_info *info, bool *changed)
+{
+	struct blob_store *store = draft->store;
+	struct blob_name name;
+	struct stat st;
+	int r = -EEXIST;
+
+	blob_print_name(digest->hash, &name);
+	for (int i = 0; i < N_ATTEMPTS && r == -EEXIST; i++) {
+		int there;
+
+		r = link_draft(draft, store->kind_fds[draft->kind], name.text);
+		if (r != -EEXIST)
+			break;
+		there = blob_look(store, digest, draft->kind, &name, &st, NULL);
+		if (there == 0) {
+			info->allocated = blob_allocated(&st);
+			return BLOB_EXISTS;
+		}
+		if (there == BLOB_CHANGED) {
+			*changed = true;
+			return take_name(draft, &name);
+		}
+	}
+	return r;
+}
+
+int blob_draft_publish(struct blob_draft *draft, const struct digest *digest, bool replace,
+		       struct blob_info *info, bool *changed, struct err *err)
+{
+	struct blob_name name;
+	int r;
+
+	info->digest = *digest;
+	r = seal(draft, &info->allocated);
+	if (r == 0 && replace) {
+		blob_print_name(digest->hash, &name);
+		r = take_name(draft, &name);
+	} else if (r == 0) {
+		r = enter(draft, digest, info, changed);
+	}
+	return r < 0 ? err_errno(err, r, "storing blob %s", DIGEST_TEXT(digest)) : r;
+}

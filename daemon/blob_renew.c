@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/blob.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "daemon/blob_internal.h"
+#include "daemon/disk.h"
+
+/* What blob_renew() was asked, and has found. */
+struct renewal {
+	struct blob_writer *writer;
+	const struct digest *digest;
+	enum blob_kind kind; /* to be made */
+	bool replace;        /* the name is taken by an inode without links left */
+	struct blob_info *info;
+	unsigned *n_changed;
+};
+
+static struct blob_store *store_of(const struct renewal *renewal)
+{
+	return renewal->writer->store;
+}
+
+/* Open an inode of the store, whatever has become of it. Return: 0, BLOB_MISSING, or a negative errno. */
+static int open_source(const struct renewal *renewal, enum blob_kind kind, int *fd, struct stat *st)
+{
+	struct blob_name name;
+	int r;
+
+	blob_print_name(renewal->digest->hash, &name);
+	*fd = disk_openat(store_of(renewal)->kind_fds[kind], name.text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK,
+			  0);
+	if (*fd == -ENOENT)
+		return BLOB_MISSING;
+	if (*fd < 0)
+		return *fd;
+	if ((r = disk_fstat(*fd, st)) < 0)
+		return r;
+	return S_ISREG(st->st_mode) ? 0 : -EINVAL;
+}
+
+/* Share the source's data blocks. Return: 0, or a negative errno: to be copied then. */
+static int clone_source(struct blob_store *store, int from_fd, int to_fd)
+{
+	int r = -EOPNOTSUPP;
+
+	if (!atomic_load_explicit(&store->no_reflink, memory_order_relaxed))
+		r = disk_reflink(from_fd, to_fd);
+	if (r == -EOPNOTSUPP || r == -EXDEV)
+		atomic_store_explicit(&store->no_reflink, true, memory_order_relaxed);
+	return r;
+}
+
+/* Fill a draft from an open inode. The digest is that of the draft's bytes, whatever the source does. */
+static int fill_draft(const struct renewal *renewal, struct blob_draft *draft, int from_fd, uint64_t size,
+		      struct digest *digest, struct err *err)
+{
+	AUTO_CLOSE int clone_fd = -1;
+
+	if (clone_source(draft->store, from_fd, draft->fd) < 0)
+		return blob_stream(renewal->writer, from_fd, draft->fd, size, digest, err);
+	clone_fd = disk_reopen(draft->fd, O_RDONLY);
+	if (clone_fd < 0)
+		return err_errno(err, clone_fd, "reading blob %s", DIGEST_TEXT(renewal->digest));
+	return blob_stream(renewal->writer, clone_fd, -1, size, digest, err);
+}
+
+/*
+ * Take a wrong inode out of the store. Since it was opened another worker may have put a good one in its
+ * place, and unlinking by name would lose that: so the name is moved away first, and back if it is another
+ * inode's.
+ */
+static int take_out(const struct renewal *renewal, enum blob_kind kind, const struct stat *wrong,
+		    struct err *err)
+{
+	struct blob_store *store = store_of(renewal);
+	char away[BLOB_TEMPORARY_SIZE];
+	struct blob_name name;
+	struct stat st;
+	int r;
+
+	blob_print_name(renewal->digest->hash, &name);
+	blob_print_temporary(store, away);
+	r = disk_renameat2(store->kind_fds[kind], name.text, store->tmp_fd, away, 0);
+	if (r == -ENOENT)
+		return 0;
+	if (r == 0)
+		r = disk_fstatat(store->tmp_fd, away, &st, AT_SYMLINK_NOFOLLOW);
+	if (r < 0)
+		return err_errno(err, r, "taking changed blob %s out of the store",
+				 DIGEST_TEXT(renewal->digest));
+	if (st.st_dev != wrong->st_dev || st.st_ino != wrong->st_ino) {
+		(void)disk_renameat2(store->tmp_fd, away, store->kind_fds[kind], name.text, 0);
+		return 0;
+	}
+	(void)disk_unlinkat(store->tmp_fd, away, 0);
+	++*renewal->n_changed;
+	return 0;
+}
+
+/* Make the blob from one of its inodes. Return: 0, BLOB_EXISTS, BLOB_MISSING (not from here), or an errno. */
+static int renew_from(const struct renewal *renewal, enum blob_kind from, struct err *err)
+{
+	AUTO_BLOB_DRAFT struct blob_draft draft = { .store = store_of(renewal),
+						    .kind = renewal->kind,
+						    .fd = -1 };
+	AUTO_CLOSE int from_fd = -1;
+	bool changed = false;
+	struct digest found;
+	struct stat st;
+	int r = open_source(renewal, from, &from_fd, &st);
+
+	if (r != 0)
+		return r < 0 ? err_errno(err, r, "opening blob %s", DIGEST_TEXT(renewal->digest)) : r;
+	if ((r = blob_draft_open(&draft, err)) < 0)
+		return r;
+	r = fill_draft(renewal, &draft, from_fd, (uint64_t)st.st_size, &found, err);
+	if (r < 0)
+		return r;
+	if (r == BLOB_SOURCE_CHANGED || memcmp(found.hash, renewal->digest->hash, DIGEST_HASH_SIZE) != 0) {
+		r = take_out(renewal, from, &st, err);
+		return r < 0 ? r : BLOB_MISSING;
+	}
+	if (found.size != renewal->digest->size)
+		return BLOB_MISSING; /* the inode is right, the digest that was asked for is not */
+	r = blob_draft_publish(&draft, renewal->digest, renewal->replace, renewal->info, &changed, err);
+	*renewal->n_changed += changed;
+	return r;
+}
+
+/* Does the file system take one more link to a blob? Only trying tells. */
+static bool has_links_left(struct blob_store *store, enum blob_kind kind, const struct blob_name *name)
+{
+	char trial[BLOB_TEMPORARY_SIZE];
+
+	blob_print_temporary(store, trial);
+	if (disk_linkat(store->kind_fds[kind], name->text, store->tmp_fd, trial, 0) < 0)
+		return false;
+	(void)disk_unlinkat(store->tmp_fd, trial, 0);
+	return true;
+}
+
+/* Try the kinds in turn. A failure with one is the answer only if no other has the bytes. */
+static int renew(const struct renewal *renewal, const enum blob_kind *from, size_t n_from, struct err *err)
+{
+	int result = BLOB_MISSING;
+
+	for (size_t i = 0; i < n_from; i++) {
+		int r = renew_from(renewal, from[i], result < 0 ? NULL : err);
+
+		if (r == 0 || r == BLOB_EXISTS) {
+			if (err)
+				err_clear(err);
+			return r;
+		}
+		if (r < 0 && result > 0)
+			result = r;
+	}
+	return result;
+}
+
+int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
+	       bool links_used_up, struct blob_info *info, unsigned *n_changed, struct err *err)
+{
+	enum blob_kind other = kind == BLOB_PLAIN ? BLOB_EXEC : BLOB_PLAIN;
+	struct renewal renewal = { writer, digest, kind, false, info, n_changed };
+	struct blob_store *store = writer->store;
+	struct blob_name name;
+	struct stat st;
+	int own, others;
+
+	*n_changed = 0;
+	blob_print_name(digest->hash, &name);
+	if ((own = blob_look(store, digest, kind, &name, &st, err)) < 0)
+		return own;
+	if (own == 0 && (!links_used_up || has_links_left(store, kind, &name))) {
+		*info = (struct blob_info){ .digest = *digest, .allocated = blob_allocated(&st) };
+		return BLOB_EXISTS;
+	}
+	renewal.replace = own == 0;
+	if ((others = blob_look(store, digest, other, &name, &st, err)) < 0)
+		return others;
+	/* From an unchanged inode if there is one, else from whatever has the name. */
+	if (own == 0 || others == BLOB_CHANGED)
+		return renew(&renewal, (const enum blob_kind[]){ kind, other }, 2, err);
+	return renew(&renewal, (const enum blob_kind[]){ other, kind }, 2, err);
+}

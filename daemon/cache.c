@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/cache.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+
+#include "common/alloc.h"
+#include "common/log.h"
+#include "common/path.h"
+#include "daemon/disk.h"
+
+enum { LOAD_STEP = 32 }; /* trees taken in between two looks at the clock */
+
+/* ---- open ---- */
+
+/* One daemon for a store: the lock is on a file in it, which names the holder. */
+static int lock_store(struct cache *cache, struct err *err)
+{
+	char pid[32] = "";
+	int r;
+
+	cache->lock_fd = disk_openat(cache->store_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
+	if (cache->lock_fd < 0)
+		return err_errno(err, cache->lock_fd, "opening the lock of the store '%s'",
+				 cache->config.store);
+	r = disk_flock(cache->lock_fd, LOCK_EX | LOCK_NB);
+	if (r == -EWOULDBLOCK) {
+		(void)disk_pread(cache->lock_fd, pid, sizeof(pid) - 1, 0);
+		pid[strcspn(pid, "\n")] = '\0';
+		err_set(err, ERR_FAILED_PRECONDITION,
+			"the store '%s' is in use by another dircached, process %s", cache->config.store,
+			*pid ? pid : "unknown");
+		return r;
+	}
+	if (r < 0)
+		return err_errno(err, r, "locking the store '%s'", cache->config.store);
+	(void)snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+	r = disk_ftruncate(cache->lock_fd, 0);
+	return r < 0 ? r : disk_write_full(cache->lock_fd, pid, strlen(pid));
+}
+
+static int open_store(struct cache *cache, struct err *err)
+{
+	const char *path = cache->config.store;
+	int r = path_make_folders(path, 0711, err);
+
+	if (r < 0)
+		return r;
+	cache->store_fd = disk_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+	if (cache->store_fd < 0)
+		return err_errno(err, cache->store_fd, "opening the store '%s'", path);
+	if ((r = lock_store(cache, err)) < 0)
+		return r;
+	cache->store = blob_store_open(cache->store_fd, err);
+	if (!cache->store)
+		return -EIO;
+	cache->staging = staging_open(cache->store_fd, err);
+	return cache->staging ? 0 : -EIO;
+}
+
+static size_t n_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (size_t)CPU_COUNT(&set) : 1;
+}
+
+static void make_maps(struct cache *cache)
+{
+	cache->chores = pool_queue_new(cache->pool);
+	cache->slicer = slicer_new(cache->base);
+	cache->writers = writers_new(cache->store);
+	cache->catalog = catalog_new();
+	cache->index = index_new(cache->base, cache->config.store);
+	cache->flights = flights_new(&(struct flights_parts){
+		.pool = cache->pool,
+		.writers = cache->writers,
+		.catalog = cache->catalog,
+		.index = cache->index,
+		.counters = &cache->counters,
+	});
+	cache->nodes = nodes_new(&(struct nodes_parts){
+		.pool = cache->pool,
+		.store = cache->store,
+		.catalog = cache->catalog,
+		.flights = cache->flights,
+		.slicer = cache->slicer,
+		.counters = &cache->counters,
+		.max_entries = cache->config.limits.entries,
+	});
+	cache->trees = trees_new(&(struct trees_parts){
+		.base = cache->base,
+		.nodes = cache->nodes,
+		.catalog = cache->catalog,
+		.index = cache->index,
+		.counters = &cache->counters,
+	});
+	cache->tags = tags_new(cache->pool, cache->index, cache->store_fd);
+}
+
+int cache_open(struct cache *cache, struct event_base *base, const struct cache_config *config,
+	       struct err *err)
+{
+	size_t cpus = n_cpus();
+	int r;
+
+	*cache = (struct cache){ .base = base, .config = *config, .store_fd = -1, .lock_fd = -1 };
+	cache->started_ns = slice_now_ns();
+	if ((r = open_store(cache, err)) < 0)
+		return r;
+	cache->n_hands = cpus < config->n_workers ? cpus : config->n_workers;
+	cache->pool = pool_new(base, config->n_workers, "dircached-work");
+	if (!cache->pool)
+		return err_errno(err, -errno, "starting %zu workers", config->n_workers);
+	make_maps(cache);
+	return 0;
+}
+
+/* ---- load ---- */
+
+static void sink_blob(void *ctx, const struct index_blob *blob)
+{
+	struct cache *cache = ctx;
+
+	catalog_load(cache->catalog, blob);
+}
+
+static void sink_tree(void *ctx, const struct index_tree *tree)
+{
+	struct cache *cache = ctx;
+
+	cache->loaded_trees = xgrow(cache->loaded_trees, cache->n_loaded_trees, &cache->loaded_trees_capacity,
+				    sizeof(*tree));
+	cache->loaded_trees[cache->n_loaded_trees++] = *tree;
+}
+
+static void sink_tag(void *ctx, const struct index_tag *tag)
+{
+	struct cache *cache = ctx;
+
+	tags_load(cache->tags, tag);
+}
+
+static int by_use(const void *a, const void *b)
+{
+	const struct index_tree *x = a, *y = b;
+
+	return (x->used < y->used) - (x->used > y->used);
+}
+
+/* Some of the trees that the index had, the last used first; then the cache is ready. */
+static bool load_step(struct slice *slice)
+{
+	struct cache *cache = CONTAINER_OF(slice, struct cache, load_slice);
+
+	for (unsigned i = 0; i < LOAD_STEP; i++) {
+		if (trees_n(cache->trees) == cache->n_loaded_trees) {
+			free(TAKE(cache->loaded_trees));
+			cache->ready = true;
+			trees_warm(cache->trees);
+			cache->loaded(cache->loaded_ctx, 0, NULL);
+			return false;
+		}
+		tree_load(cache->trees, &cache->loaded_trees[trees_n(cache->trees)]);
+	}
+	return true;
+}
+
+static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded, const struct err *err)
+{
+	struct cache *cache = ctx;
+
+	if (r < 0) {
+		cache->loaded(cache->loaded_ctx, r, err);
+		return;
+	}
+	if (cache->n_loaded_trees)
+		qsort(cache->loaded_trees, cache->n_loaded_trees, sizeof(*cache->loaded_trees), by_use);
+	cache->recovery = recovery_start(
+		&(struct recovery_parts){
+			.pool = cache->pool,
+			.slicer = cache->slicer,
+			.store = cache->store,
+			.staging = cache->staging,
+			.catalog = cache->catalog,
+			.index = cache->index,
+		},
+		!loaded->was_clean && !loaded->is_new);
+	slice_init(&cache->load_slice, load_step);
+	slice_start(cache->slicer, &cache->load_slice);
+}
+
+void cache_load(struct cache *cache, void (*loaded)(void *ctx, int r, const struct err *err), void *ctx)
+{
+	cache->sink =
+		(struct index_sink){ .blob = sink_blob, .tree = sink_tree, .tag = sink_tag, .ctx = cache };
+	cache->loaded = loaded;
+	cache->loaded_ctx = ctx;
+	index_load(cache->index, &cache->sink, on_index_loaded, cache);
+}
+
+/* ---- stop and close ---- */
+
+void cache_stop(struct cache *cache)
+{
+	trees_stop_warming(cache->trees);
+	if (cache->recovery)
+		recovery_stop(cache->recovery);
+	trees_flush(cache->trees);
+}
+
+bool cache_busy(const struct cache *cache)
+{
+	return nodes_busy(cache->nodes) || flights_n(cache->flights) || pool_n_jobs(cache->pool) ||
+	       index_n_pending(cache->index) || (cache->recovery && !recovery_is_done(cache->recovery));
+}
+
+void cache_close(struct cache *cache)
+{
+	bool clean = cache->ready && recovery_is_whole(cache->recovery);
+
+	tags_free(cache->tags);
+	trees_free(cache->trees);
+	nodes_free(cache->nodes);
+	flights_free(cache->flights);
+	recovery_free(cache->recovery);
+	writers_free(cache->writers);
+	index_free(cache->index, clean);
+	catalog_free(cache->catalog);
+	slicer_free(cache->slicer);
+	pool_queue_free(cache->chores);
+	pool_free(cache->pool);
+	staging_free(cache->staging);
+	blob_store_close(cache->store);
+	free(cache->loaded_trees);
+	disk_close(cache->lock_fd);
+	disk_close(cache->store_fd);
+}
+
+/* ---- chores ---- */
+
+struct close_job {
+	struct job job;
+	size_t n;
+	int fds[];
+};
+
+static enum job_next close_run(struct job *job)
+{
+	struct close_job *closing = CONTAINER_OF(job, struct close_job, job);
+
+	for (size_t i = 0; i < closing->n; i++)
+		disk_close(closing->fds[i]);
+	return JOB_DONE;
+}
+
+static void close_done(struct job *job)
+{
+	free(CONTAINER_OF(job, struct close_job, job));
+}
+
+void cache_close_fds(struct cache *cache, int *fds, size_t n)
+{
+	struct close_job *closing = xmalloc(sizeof(*closing) + n * sizeof(*fds));
+
+	closing->job = (struct job){ .run = close_run, .done = close_done };
+	closing->n = n;
+	memcpy(closing->fds, fds, n * sizeof(*fds));
+	pool_submit(cache->chores, &closing->job);
+}
+
+const struct counters *cache_count(struct cache *cache)
+{
+	struct catalog_totals totals = { 0 };
+
+	/* Before it is ready the index's lane has the catalog. */
+	if (cache->ready)
+		totals = catalog_totals(cache->catalog);
+	cache->counters.blobs = totals.n_blobs;
+	cache->counters.blob_bytes = totals.bytes;
+	cache->counters.allocated_bytes = totals.allocated;
+	cache->counters.trees = trees_n(cache->trees);
+	cache->counters.tags = cache->ready ? tags_n(cache->tags) : 0;
+	cache->counters.uptime_seconds = (slice_now_ns() - cache->started_ns) / 1000000000u;
+	return &cache->counters;
+}

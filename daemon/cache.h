@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Cache: one store, opened: the disk, the index and the maps that all requests share, and their start and
+ * stop.
+ *
+ *     cache_open    lock the store, make its folders, start the workers: done before the socket listens
+ *     cache_load    read the index, in the background; then `ready`, then warming and sweeping behind the
+ * requests cache_close   when no request is left: write what is to be written, mark the stop as clean
+ *
+ * Loop only.
+ */
+#ifndef DIRCACHE_DAEMON_CACHE_H
+#define DIRCACHE_DAEMON_CACHE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/auto.h"
+#include "common/err.h"
+#include "daemon/blob.h"
+#include "daemon/catalog.h"
+#include "daemon/counters.h"
+#include "daemon/flight.h"
+#include "daemon/index.h"
+#include "daemon/node.h"
+#include "daemon/pool.h"
+#include "daemon/recover.h"
+#include "daemon/slice.h"
+#include "daemon/staging.h"
+#include "daemon/tags.h"
+#include "daemon/tree.h"
+#include "daemon/writers.h"
+
+struct event_base;
+
+struct cache_config {
+	const char *store; /* the folder; made when missing */
+	size_t n_workers;
+	struct tree_limits limits;
+};
+
+struct cache {
+	struct event_base *base;
+	struct cache_config config;
+	int store_fd, lock_fd;
+	struct pool *pool;
+	size_t n_hands; /* workers that one request's crew may have: as many as CPUs, for more only wait for
+			   each other */
+	struct pool_queue *chores; /* small jobs that belong to no request: closing descriptors, sweeping */
+	struct slicer *slicer;
+	struct blob_store *store;
+	struct staging *staging;
+	struct writers *writers;
+	struct index *index;
+	struct catalog *catalog;
+	struct flights *flights;
+	struct nodes *nodes;
+	struct trees *trees;
+	struct tags *tags;
+	struct recovery *recovery; /* NULL until the index is read */
+	struct counters counters;
+	uint64_t started_ns;
+	bool ready;
+
+	/* Private: while the index is read. */
+	struct index_sink sink;
+	struct index_tree *loaded_trees;
+	size_t n_loaded_trees, loaded_trees_capacity;
+	void (*loaded)(void *ctx, int r, const struct err *err);
+	void *loaded_ctx;
+	struct slice load_slice;
+};
+
+/**
+ * Open a store.
+ *
+ * Return: 0, or a negative errno; -EWOULDBLOCK when another daemon has it (err says which).
+ */
+int cache_open(struct cache *cache, struct event_base *base, const struct cache_config *config,
+	       struct err *err);
+
+/* Read the index; loaded(ctx) is called on the loop, with r < 0 and err when the store cannot be used. */
+void cache_load(struct cache *cache, void (*loaded)(void *ctx, int r, const struct err *err), void *ctx);
+
+/* Begin nothing more in the background. */
+void cache_stop(struct cache *cache);
+
+/* Is anything under way that a stop should wait for? */
+bool cache_busy(const struct cache *cache);
+
+/* Close; also one that is half open. Workers are waited for. */
+void cache_close(struct cache *cache);
+
+/* Close a client's descriptors on a worker: one on a hung file system must not hang the loop. Takes them
+ * over. */
+void cache_close_fds(struct cache *cache, int *fds, size_t n);
+
+/* The levels among the counters, brought up to date; `requests_active` and `connections` are the server's. */
+const struct counters *cache_count(struct cache *cache);
+
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Connections: bytes and descriptors in, whole messages to request.h, answers out.
+ *
+ * Back-pressure: a connection is read only while it has fewer than 64 open requests and less than a megabyte
+ * of answers that its client did not take, and while the daemon has descriptors left; else its client's
+ * writes wait in the socket. What is no MessagePack-RPC ends the connection, after a notification that says
+ * why; other connections are not affected. Loop only.
+ */
+#ifndef DIRCACHE_DAEMON_CONN_H
+#define DIRCACHE_DAEMON_CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/list.h"
+#include "daemon/request.h"
+
+struct event_base;
+
+/* All connections of the daemon. */
+struct conns {
+	struct event_base *base;
+	struct service *service;
+	struct list open;
+	size_t n;
+	size_t max_fds;             /* received descriptors that may be open at a time */
+	bool starved;               /* some connection waits for descriptors to be closed */
+	void (*changed)(void *ctx); /* a connection came or went */
+	void *ctx;
+};
+
+enum {
+	CONN_REQUESTS_MAX = 64,    /* open requests of one connection */
+	CONN_UNSENT_MAX = 1 << 20, /* bytes of answers not taken, before reading stops */
+};
+
+/**
+ * Serve a connection that was accepted.
+ *
+ * @sock  non-blocking; taken over
+ * @uid   of the peer: SO_PEERCRED
+ */
+void conn_new(struct conns *conns, int sock, uid_t uid);
+
+/* Cancel all requests of all connections. */
+void conns_cancel(struct conns *conns);
+
+/* Is any answer still to be sent, or any request open? */
+bool conns_busy(const struct conns *conns);
+
+/* Close all. */
+void conns_close(struct conns *conns);
+
+#endif

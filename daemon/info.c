@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/info.h"
+
+#include "common/alloc.h"
+
+enum { PROTOCOL_VERSION = 1, PAGE_MAX = 4096 };
+
+/* For methods without params. Return: false when there were any, and the request has failed. */
+static bool no_params(struct request *request, const char *method)
+{
+	struct err err = { 0 };
+
+	if (wire_decode(request->params, NULL, 0, NULL, method, &err) == 0)
+		return true;
+	request_fail(request, &err);
+	return false;
+}
+
+void ping_start(struct request *request)
+{
+	struct wire_out *out;
+	size_t n = 0;
+
+	if (!no_params(request, "ping"))
+		return;
+	for (const struct method *method = request->service->methods; method->name; method++)
+		n++;
+	out = request_reply(request);
+	wire_map(out, 6);
+	wire_put_text(out, "version", PACKAGE_VERSION);
+	wire_put_uint(out, "protocol", PROTOCOL_VERSION);
+	wire_put_bool(out, "ready", request->cache->ready && !request->service->stopping);
+	wire_put_uint(out, "pid", (uint64_t)getpid());
+	wire_put_uint(out, "uid", (uint64_t)geteuid());
+	wire_text(out, "features");
+	wire_array(out, n);
+	for (const struct method *method = request->service->methods; method->name; method++)
+		wire_text(out, method->name);
+	request_send(request);
+}
+
+void stats_start(struct request *request)
+{
+	const struct counters *c;
+	struct wire_out *out;
+	size_t n = 0;
+
+	if (!no_params(request, "stats"))
+		return;
+	c = cache_count(request->cache);
+#define COUNTER(name, meaning) n++;
+#include "daemon/counters.def"
+#undef COUNTER
+	out = request_reply(request);
+	wire_map(out, n);
+#define COUNTER(name, meaning) wire_put_uint(out, #name, c->name);
+#include "daemon/counters.def"
+#undef COUNTER
+	request_send(request);
+}
+
+struct trees_params {
+	uint64_t offset, limit;
+};
+
+static const struct wire_field trees_fields[] = {
+	WIRE_FIELD(struct trees_params, offset, WIRE_UINT, false),
+	WIRE_FIELD(struct trees_params, limit, WIRE_UINT, false),
+};
+
+static void put_tree(struct wire_out *out, const struct index_tree *row)
+{
+	wire_map(out, 7);
+	wire_put_digest(out, "digest", &row->digest);
+	wire_put_uint(out, "files", row->n_files);
+	wire_put_uint(out, "directories", row->n_directories);
+	wire_put_uint(out, "symlinks", row->n_symlinks);
+	wire_put_uint(out, "bytes", row->bytes);
+	wire_put_uint(out, "hits", row->hits);
+	wire_put_uint(out, "last_used", row->used);
+}
+
+void trees_start(struct request *request)
+{
+	struct trees_params params = { .limit = PAGE_MAX };
+	AUTO_FREE struct index_tree *rows = NULL;
+	struct err err = { 0 };
+	struct wire_out *out;
+	size_t n;
+
+	if (wire_decode(request->params, trees_fields, N_ELEMENTS(trees_fields), &params, "trees", &err) <
+	    0) {
+		request_fail(request, &err);
+		return;
+	}
+	params.limit = params.limit < PAGE_MAX ? params.limit : PAGE_MAX;
+	rows = xcalloc(params.limit + 1, sizeof(*rows));
+	n = trees_list(request->cache->trees, params.offset, rows, params.limit);
+	out = request_reply(request);
+	wire_map(out, 2);
+	wire_text(out, "trees");
+	wire_array(out, n);
+	for (size_t i = 0; i < n; i++)
+		put_tree(out, &rows[i]);
+	wire_put_bool(out, "more", params.offset < trees_n(request->cache->trees) - n);
+	request_send(request);
+}
+
+void tags_start(struct request *request)
+{
+	const struct tags *tags = request->cache->tags;
+	struct wire_out *out;
+
+	if (!no_params(request, "tags"))
+		return;
+	out = request_reply(request);
+	wire_map(out, 1);
+	wire_text(out, "tags");
+	wire_array(out, tags_n(tags));
+	for (size_t i = 0; i < tags_n(tags); i++) {
+		struct index_tag tag = tags_at(tags, i);
+
+		wire_map(out, 2);
+		wire_put_text(out, "name", tag.name);
+		wire_put_digest(out, "digest", &tag.digest);
+	}
+	request_send(request);
+}
+
+struct tag_params {
+	struct wire_bytes name;
+	struct digest digest;
+	bool has_digest, delete;
+};
+
+static const struct wire_field tag_fields[] = {
+	WIRE_FIELD(struct tag_params, name, WIRE_TEXT, true),
+	WIRE_OPTIONAL(struct tag_params, digest, WIRE_DIGEST, has_digest),
+	WIRE_FIELD(struct tag_params, delete, WIRE_BOOL, false),
+};
+
+static void on_tagged(void *ctx, int r, const struct err *err)
+{
+	struct request *request = ctx;
+
+	if (r < 0)
+		request_fail(request, err);
+	else
+		request_ok(request);
+}
+
+static void delete_tag(struct request *request, const struct wire_bytes *name)
+{
+	struct err err = { 0 };
+
+	if (tags_delete(request->cache->tags, name->data, name->len, on_tagged, request) == 0)
+		return;
+	err_set(&err, ERR_NOT_FOUND, "there is no tag '%.*s'", (int)name->len, name->data);
+	request_fail(request, &err);
+}
+
+/* What is not here cannot be pinned. */
+static bool is_here(struct request *request, const struct digest *digest)
+{
+	const struct catalog_entry *entry = catalog_find(request->cache->catalog, digest);
+
+	return digest_is_empty(digest) || (entry && entry->digest.size == digest->size);
+}
+
+void tag_start(struct request *request)
+{
+	struct tag_params params = { 0 };
+	struct err err = { 0 };
+
+	if (wire_decode(request->params, tag_fields, N_ELEMENTS(tag_fields), &params, "tag", &err) < 0 ||
+	    tag_check_name(params.name.data, params.name.len, &err) < 0) {
+		request_fail(request, &err);
+	} else if (params.has_digest == params.delete) {
+		err_set(&err, ERR_INVALID_ARGUMENT,
+			"tag: one of `digest` and `delete` is needed, and not both");
+		request_fail(request, &err);
+	} else if (params.delete) {
+		delete_tag(request, &params.name);
+	} else if (!is_here(request, &params.digest)) {
+		err_set(&err, ERR_NOT_FOUND, "tag: %s is not in the store", DIGEST_TEXT(&params.digest));
+		request_fail_missing(request, &err, &params.digest, 1);
+	} else {
+		tags_set(request->cache->tags, params.name.data, params.name.len, &params.digest,
+			 request->session->uid, on_tagged, request);
+	}
+}
+
+struct cancel_params {
+	uint64_t id;
+};
+
+static const struct wire_field cancel_fields[] = { WIRE_FIELD(struct cancel_params, id, WIRE_UINT, true) };
+
+void cancel_start(struct request *request)
+{
+	struct cancel_params params;
+	struct err err = { 0 };
+
+	if (wire_decode(request->params, cancel_fields, N_ELEMENTS(cancel_fields), &params, "cancel", &err) <
+	    0) {
+		request_fail(request, &err);
+		return;
+	}
+	if (params.id <= UINT32_MAX && params.id != request->message.id)
+		(void)request_cancel(request->session, (uint32_t)params.id);
+	request_ok(request);
+}
+
+void stop_start(struct request *request)
+{
+	struct service *service = request->service;
+
+	if (!no_params(request, "stop"))
+		return;
+	request_ok(request);
+	service->stop(service);
+}

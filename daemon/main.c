@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* dircached: a cache of directory trees, laid out by hard links. */
+#include <signal.h>
+#include <sys/stat.h>
+
+#include "common/log.h"
+#include "daemon/options.h"
+#include "daemon/server.h"
+
+enum { EXIT_USAGE = 2 };
+
+/* Modes are what the code says, and a peer that hangs up is no reason to die. */
+static void settle_process(void)
+{
+	(void)umask(0);
+	(void)signal(SIGPIPE, SIG_IGN);
+}
+
+int main(int argc, char **argv)
+{
+	struct options options;
+	struct err err = { 0 };
+	int r;
+
+	log_init("dircached", LOG_LEVEL_INFO);
+	r = options_read(&options, argc, argv, &err);
+	if (r == OPTIONS_GO) {
+		log_init("dircached", options.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+		settle_process();
+		r = server_run(&options, &err);
+		if (r < 0)
+			log_error("%s", err.text);
+		r = r < 0 ? 1 : 0;
+	} else if (r < 0) {
+		log_error("%s", err.text);
+		r = EXIT_USAGE;
+	} else {
+		r = 0;
+	}
+	options_fini(&options);
+	return r;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Options of dircached: defaults < configuration file < environment < command line.
+ *
+ * One table (options.def) feeds the command line, the file and --help. The file is INI without sections:
+ * `store = /srv/dircache`, one line an option, the names without their dashes.
+ */
+#ifndef DIRCACHE_DAEMON_OPTIONS_H
+#define DIRCACHE_DAEMON_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/err.h"
+
+struct options {
+	char *store, *socket;  /* owned */
+	uint64_t workers;      /* 0: chosen by the number of CPUs */
+	uint64_t socket_mode;  /* permission bits */
+	char *socket_group;    /* owned, or NULL */
+	uint64_t idle_timeout; /* seconds without a connection before a stop; 0: never */
+	bool verbose;
+};
+
+enum { OPTIONS_GO = 0, OPTIONS_DONE = 1 };
+
+/**
+ * Read all of them.
+ *
+ * Return: OPTIONS_GO; OPTIONS_DONE when --help or --version was asked for and printed; or -EINVAL with err.
+ * options_fini() is due in any case.
+ */
+int options_read(struct options *options, int argc, char **argv, struct err *err);
+void options_fini(struct options *options);
+
+#endif

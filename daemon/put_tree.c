@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/put_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/alloc.h"
+#include "common/hash.h"
+
+enum {
+	STORE_JOB_MAX = 64, /* Directories a worker stores before it looks at other requests */
+	ADOPT_STEP = 8,     /* Directories taken in between two looks at the clock */
+};
+
+/* A Directory of the tree, on its way from entries to a node. */
+struct made {
+	struct digest digest;
+	uint8_t *bytes;
+	size_t len;
+	struct directory *directory;
+	struct blob_info info;
+	int stored; /* what blob_write() returned */
+	bool changed;
+};
+
+/* The commit of a tree: encode (one worker), store (all), adopt (the loop), cache, index. */
+struct commit {
+	struct put *put;
+	struct request *request;
+	char *tag;
+	size_t n; /* Directories: by number, the root first */
+	struct made *made;
+	struct node **nodes;
+	size_t n_jobs,
+		next; /* store jobs under way; the Directory to be adopted next, from the last to the first */
+	bool cancelled;
+	struct err err;
+	struct job encode;
+	struct slice slice;
+	struct tree_request tree;
+};
+
+/* Store and decode some Directories. */
+struct store_job {
+	struct job job;
+	struct commit *commit;
+	struct blob_writer *writer;
+	size_t begin, end; /* of commit->made: no two jobs share one */
+	struct err err;
+};
+
+static void commit_free(struct commit *commit)
+{
+	for (size_t i = 0; i < commit->n; i++) {
+		free(commit->made[i].bytes);
+		directory_free(commit->made[i].directory);
+		node_put(commit->nodes[i]);
+	}
+	put_release(commit->put);
+	free(commit->made);
+	free(commit->nodes);
+	free(commit->tag);
+	free(commit);
+}
+
+static void commit_fail(struct commit *commit)
+{
+	request_fail(commit->request, &commit->err);
+	commit_free(commit);
+}
+
+/* Return: has the commit ended, because the client is gone or something failed? */
+static bool ended(struct commit *commit)
+{
+	if (commit->cancelled)
+		err_set(&commit->err, ERR_CANCELLED, "put: cancelled");
+	if (!commit->err.set)
+		return false;
+	commit_fail(commit);
+	return true;
+}
+
+static void on_cancel(struct request *request)
+{
+	struct commit *commit = request->ctx;
+
+	commit->cancelled = true;
+}
+
+/* ---- encode: on a worker ---- */
+
+static int by_parent(const void *a, const void *b)
+{
+	const struct put_entry *x = *(struct put_entry *const *)a, *y = *(struct put_entry *const *)b;
+
+	return (x->parent > y->parent) - (x->parent < y->parent);
+}
+
+/* The entries of one directory, as the lists of a Directory. */
+struct lists {
+	struct file_node *files;
+	struct directory_node *directories;
+	struct symlink_node *symlinks;
+};
+
+static void lists_fini(struct lists *lists)
+{
+	free(lists->files);
+	free(lists->directories);
+	free(lists->symlinks);
+}
+
+static int encode_one(struct commit *commit, uint32_t number, struct put_entry *const *entries, size_t n)
+{
+	CLEANUP(lists_fini)
+	struct lists lists = {
+		.files = xcalloc(n + 1, sizeof(*lists.files)),
+		.directories = xcalloc(n + 1, sizeof(*lists.directories)),
+		.symlinks = xcalloc(n + 1, sizeof(*lists.symlinks)),
+	};
+	struct directory d = { .files = lists.files,
+			       .directories = lists.directories,
+			       .symlinks = lists.symlinks };
+	struct made *made = &commit->made[number];
+	int r;
+
+	for (size_t i = 0; i < n; i++) {
+		const struct put_entry *e = entries[i];
+
+		if (e->type == PUT_FILE)
+			lists.files[d.n_files++] = (struct file_node){
+				.name = e->name,
+				.digest = e->digest,
+				.executable = e->executable,
+			};
+		else if (e->type == PUT_DIRECTORY)
+			lists.directories[d.n_directories++] = (struct directory_node){
+				.name = e->name,
+				.digest = commit->made[e->number].digest,
+			};
+		else
+			lists.symlinks[d.n_symlinks++] =
+				(struct symlink_node){ .name = e->name, .target = e->target };
+	}
+	if ((r = directory_encode(&d, &made->bytes, &made->len, &commit->err)) == 0)
+		hash_bytes(made->bytes, made->len, &made->digest);
+	return r;
+}
+
+/* Children have higher numbers than their parents: from the last to the first, all below is done. */
+static enum job_next encode_run(struct job *job)
+{
+	struct commit *commit = CONTAINER_OF(job, struct commit, encode);
+	struct put *put = commit->put;
+	AUTO_FREE struct put_entry **sorted = xcalloc(put->n_entries + 1, sizeof(struct put_entry *));
+	size_t end = put->n_entries;
+
+	for (size_t i = 0; i < put->n_entries; i++)
+		sorted[i] = &put->entries[i];
+	qsort(sorted, put->n_entries, sizeof(struct put_entry *), by_parent);
+	for (uint32_t number = put->n_directories; number-- > 0;) {
+		size_t begin = end;
+
+		while (begin && sorted[begin - 1]->parent == number)
+			begin--;
+		if (encode_one(commit, number, sorted + begin, end - begin) < 0)
+			break;
+		end = begin;
+	}
+	return JOB_DONE;
+}
+
+/* ---- store: on all workers ---- */
+
+static int store_one(struct store_job *store, struct made *made)
+{
+	struct put *put = store->commit->put;
+	int r;
+
+	if (made->len) {
+		made->stored = blob_write(store->writer, made->bytes, made->len, BLOB_PLAIN, &made->info,
+					  &made->changed, &store->err);
+		if (made->stored < 0)
+			return made->stored;
+	}
+	r = directory_decode(made->bytes, made->len, put->cache->config.limits.entries, &made->directory,
+			     &store->err);
+	free(TAKE(made->bytes));
+	return r;
+}
+
+static enum job_next store_run(struct job *job)
+{
+	struct store_job *store = CONTAINER_OF(job, struct store_job, job);
+
+	for (size_t i = store->begin; i < store->end; i++)
+		if (store_one(store, &store->commit->made[i]) < 0)
+			break;
+	return JOB_DONE;
+}
+
+static void store_done(struct job *job)
+{
+	struct store_job *store = CONTAINER_OF(job, struct store_job, job);
+	struct commit *commit = store->commit;
+
+	writers_give(commit->put->cache->writers, store->writer);
+	if (store->err.set && !commit->err.set)
+		commit->err = store->err;
+	free(store);
+	if (--commit->n_jobs || ended(commit))
+		return;
+	commit->next = commit->n;
+	slice_start(commit->put->cache->slicer, &commit->slice);
+}
+
+static void encode_done(struct job *job)
+{
+	struct commit *commit = CONTAINER_OF(job, struct commit, encode);
+	struct cache *cache = commit->put->cache;
+
+	if (ended(commit))
+		return;
+	for (size_t begin = 0; begin < commit->n; begin += STORE_JOB_MAX) {
+		struct store_job *store = xcalloc(1, sizeof(*store));
+
+		store->job = (struct job){ .run = store_run, .done = store_done };
+		store->commit = commit;
+		store->writer = writers_take(cache->writers);
+		store->begin = begin;
+		store->end = begin + STORE_JOB_MAX < commit->n ? begin + STORE_JOB_MAX : commit->n;
+		commit->n_jobs++;
+		pool_submit(commit->put->queue, &store->job);
+	}
+}
+
+/* ---- adopt: on the loop, in slices ---- */
+
+static void adopt(struct commit *commit, size_t i)
+{
+	struct made *made = &commit->made[i];
+	struct counters *counters = &commit->put->cache->counters;
+
+	if (made->len)
+		put_note_blob(commit->put, &made->info, BLOB_PLAIN, made->stored == 0);
+	counters->tampered_blobs += made->changed;
+	counters->healed_blobs += made->changed;
+	commit->nodes[i] = nodes_adopt(commit->put->cache->nodes, &made->digest, TAKE(made->directory));
+}
+
+static void on_tree(struct tree_request *tree, int r)
+{
+	struct commit *commit = CONTAINER_OF(tree, struct commit, tree);
+	struct put *put = commit->put;
+
+	if (r < 0) {
+		commit->err = *tree->err;
+		commit_fail(commit);
+		return;
+	}
+	if (tree_check_limits(tree->node, &put->cache->config.limits, &commit->err) < 0) {
+		node_put(tree->node);
+		commit_fail(commit);
+		return;
+	}
+	node_put(tree->node);
+	put->refs++; /* put_answer() takes one over, commit_free() another */
+	put_answer(put, commit->request, &commit->made[0].digest, commit->tag,
+		   commit->tag ? strlen(commit->tag) : 0);
+	commit_free(commit);
+}
+
+static bool adopt_step(struct slice *slice)
+{
+	struct commit *commit = CONTAINER_OF(slice, struct commit, slice);
+
+	for (unsigned i = 0; i < ADOPT_STEP && commit->next; i++)
+		adopt(commit, --commit->next);
+	if (commit->next)
+		return true;
+	put_submit_rows(commit->put); /* before the row of the tree that needs them */
+	commit->tree.done = on_tree;
+	commit->request->cancel = NULL; /* what is left is short */
+	tree_get(commit->put->cache->trees, &commit->made[0].digest, TREE_FOR_PUT, &commit->tree);
+	return false;
+}
+
+void put_commit_tree(struct put *put, struct request *request, const char *tag, size_t tag_len)
+{
+	struct commit *commit = xcalloc(1, sizeof(*commit));
+
+	commit->put = put;
+	commit->request = request;
+	commit->tag = tag ? xmemdupz(tag, tag_len) : NULL;
+	commit->n = put->n_directories;
+	commit->made = xcalloc(commit->n, sizeof(*commit->made));
+	commit->nodes = xcalloc(commit->n, sizeof(struct node *));
+	commit->encode = (struct job){ .run = encode_run, .done = encode_done };
+	slice_init(&commit->slice, adopt_step);
+	request->ctx = commit;
+	request->cancel = on_cancel;
+	pool_submit(put->queue, &commit->encode);
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/remove.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include "common/alloc.h"
+#include "common/log.h"
+#include "daemon/disk.h"
+#include "daemon/place.h"
+#include "daemon/rmtree.h"
+#include "daemon/target.h"
+
+struct remove_params {
+	struct place_params place;
+};
+
+static const struct wire_field fields[] = { PLACE_FIELDS(struct remove_params, place) };
+
+/* First hide, and answer; then delete. */
+struct removal {
+	struct job hide, delete;
+
+	/* In. */
+	struct staging *staging;
+	int store_fd;
+	struct target target; /* folder, name */
+	char hidden[STAGING_NAME_SIZE];
+
+	/* Out. */
+	int r;
+	struct err err;
+
+	struct pool_queue *queue;
+	struct request *request; /* until it is answered */
+};
+
+static void removal_free(struct removal *removal)
+{
+	pool_queue_free(removal->queue);
+	free(removal);
+}
+
+/* ---- on a worker ---- */
+
+/* Is a directory the other one, or somewhere above it? Return: 1, 0, or a negative errno. */
+static int is_above(const struct stat *above, int below)
+{
+	AUTO_CLOSE int fd = disk_openat(below, ".", O_PATH | O_DIRECTORY, 0);
+	struct stat here, last = { 0 };
+
+	for (;;) {
+		int r = fd < 0 ? fd : disk_fstat(fd, &here);
+		int up;
+
+		if (r < 0)
+			return r;
+		if (here.st_dev == above->st_dev && here.st_ino == above->st_ino)
+			return 1;
+		if (here.st_dev == last.st_dev && here.st_ino == last.st_ino)
+			return 0; /* `..` of the root is the root */
+		last = here;
+		up = disk_openat(fd, "..", O_PATH | O_DIRECTORY, 0);
+		disk_close(fd);
+		fd = up;
+	}
+}
+
+/* Is it the store, above it, or inside it? Return: 1, 0, or a negative errno. */
+static int touches_store(const struct removal *removal, const struct stat *st)
+{
+	struct stat store;
+	int r = is_above(st, removal->store_fd);
+
+	if (r == 0)
+		r = disk_fstat(removal->store_fd, &store);
+	return r ? r : is_above(&store, removal->target.folder);
+}
+
+static int check(struct removal *removal)
+{
+	const char *name = removal->target.name;
+	struct stat st;
+	int r = disk_fstatat(removal->target.folder, name, &st, AT_SYMLINK_NOFOLLOW);
+
+	if (r < 0) {
+		err_errno(&removal->err, r, "removing '%s'", name);
+		removal->err.code = r == -ENOENT ? ERR_FAILED_PRECONDITION : removal->err.code;
+		return r;
+	}
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		return err_set(&removal->err, ERR_FAILED_PRECONDITION,
+			       "removing '%s': it is neither a directory nor a regular file", name);
+	r = touches_store(removal, &st);
+	if (r > 0)
+		return err_set(&removal->err, ERR_FAILED_PRECONDITION,
+			       "removing '%s': that is the store, or above or inside it", name);
+	return r < 0 ? err_errno(&removal->err, r, "removing '%s'", name) : 0;
+}
+
+static int hide(struct removal *removal)
+{
+	const char *name = removal->target.name;
+	int folder = removal->target.folder;
+	int r = check(removal);
+
+	if (r < 0 || (r = staging_begin(removal->staging, folder, removal->hidden, &removal->err)) < 0)
+		return r;
+	r = disk_renameat2(folder, name, folder, removal->hidden, 0);
+	if (r == 0)
+		return 0;
+	staging_end(removal->staging, removal->hidden);
+	if (r == -EBUSY)
+		return err_set(&removal->err, ERR_FAILED_PRECONDITION, "removing '%s': it is a mount point",
+			       name);
+	return err_errno(&removal->err, r, "removing '%s'", name);
+}
+
+static enum job_next hide_run(struct job *job)
+{
+	struct removal *removal = CONTAINER_OF(job, struct removal, hide);
+
+	removal->r = hide(removal);
+	if (removal->r < 0)
+		disk_close(removal->target.folder);
+	return JOB_DONE;
+}
+
+static enum job_next delete_run(struct job *job)
+{
+	struct removal *removal = CONTAINER_OF(job, struct removal, delete);
+
+	removal->r = rmtree(removal->target.folder, removal->hidden, &removal->err);
+	if (removal->r == 0)
+		staging_end(removal->staging, removal->hidden);
+	disk_close(removal->target.folder);
+	return JOB_DONE;
+}
+
+/* ---- on the loop ---- */
+
+static void delete_done(struct job *job)
+{
+	struct removal *removal = CONTAINER_OF(job, struct removal, delete);
+
+	if (removal->r < 0)
+		log_warning("removing '%s', now '%s': %s; the next start tries again", removal->target.name,
+			    removal->hidden, removal->err.text);
+	removal_free(removal);
+}
+
+static void hide_done(struct job *job)
+{
+	struct removal *removal = CONTAINER_OF(job, struct removal, hide);
+
+	if (removal->r < 0) {
+		request_fail(removal->request, &removal->err);
+		removal_free(removal);
+		return;
+	}
+	request_ok(removal->request);
+	removal->delete = (struct job){ .run = delete_run, .done = delete_done };
+	pool_submit(removal->queue, &removal->delete);
+}
+
+static void on_place(struct request *request, int r, const struct place *place, const struct err *err)
+{
+	struct cache *cache = request->cache;
+	struct removal *removal;
+
+	if (r < 0) {
+		request_fail(request, err);
+		return;
+	}
+	removal = xcalloc(1, sizeof(*removal));
+	removal->staging = cache->staging;
+	removal->store_fd = cache->store_fd;
+	removal->request = request;
+	removal->queue = pool_queue_new(cache->pool);
+	if (target_init(&removal->target, cache->staging, place->folder, place->name.data, place->name.len,
+			&removal->err) < 0) {
+		int folder = place->folder;
+
+		cache_close_fds(cache, &folder, 1);
+		request_fail(request, &removal->err);
+		removal_free(removal);
+		return;
+	}
+	removal->hide = (struct job){ .run = hide_run, .done = hide_done };
+	pool_submit(removal->queue, &removal->hide);
+}
+
+void remove_start(struct request *request)
+{
+	struct remove_params params = { 0 };
+	struct err err = { 0 };
+
+	if (wire_decode(request->params, fields, N_ELEMENTS(fields), &params, "remove", &err) < 0)
+		request_fail(request, &err);
+	else
+		place_get(request, &params.place, on_place);
+}

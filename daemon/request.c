@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/request.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "common/alloc.h"
+
+/* ---- sessions ---- */
+
+void session_init(struct session *session, struct service *service, uid_t uid)
+{
+	session->service = service;
+	session->uid = uid;
+	list_init(&session->requests);
+	list_init(&session->items);
+}
+
+static void cancel(struct request *request)
+{
+	if (request->cancelled)
+		return;
+	request->cancelled = true;
+	if (!list_is_empty(&request->waiting)) { /* the cache was not ready: nothing has begun */
+		struct err err = { 0 };
+
+		err_set(&err, ERR_CANCELLED, "cancelled before it began");
+		request_fail(request, &err);
+	} else if (request->cancel) {
+		request->cancel(request);
+	}
+}
+
+void session_cancel(struct session *session)
+{
+	list_for_each (l, &session->requests)
+		cancel(LIST_ENTRY(l, struct request, link));
+}
+
+void session_fini(struct session *session)
+{
+	struct list *l;
+
+	while ((l = list_pop(&session->requests))) {
+		struct request *request = LIST_ENTRY(l, struct request, link);
+
+		request->session = NULL;
+		cancel(request);
+	}
+	while ((l = list_pop(&session->items))) {
+		struct session_item *item = LIST_ENTRY(l, struct session_item, link);
+
+		item->gone(item);
+	}
+}
+
+bool request_cancel(struct session *session, uint32_t id)
+{
+	list_for_each (l, &session->requests) {
+		struct request *request = LIST_ENTRY(l, struct request, link);
+
+		if (request->message.id == id) {
+			cancel(request);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* ---- life ---- */
+
+static void request_free(struct request *request)
+{
+	size_t n_open = 0;
+
+	request->service->n_fds -= request->n_fds;
+	for (size_t i = 0; i < request->n_fds; i++)
+		if (request->fds[i] >= 0)
+			request->fds[n_open++] = request->fds[i];
+	if (n_open)
+		cache_close_fds(request->cache, request->fds, n_open);
+	list_remove(&request->link);
+	list_remove(&request->waiting);
+	wire_message_fini(&request->message);
+	wire_out_fini(&request->out);
+	free(request->bytes);
+	free(request->fds);
+	free(request);
+}
+
+/* Send what is written, if anybody is there to have it, and end. */
+static void end(struct request *request, int fd)
+{
+	struct session *session = request->session;
+
+	request->cache->counters.requests_active--;
+	if (session) {
+		size_t len;
+		char *bytes = wire_out_take(&request->out, &len);
+
+		session->n_requests--;
+		session->send(session, bytes, len, fd);
+	} else if (fd >= 0) {
+		cache_close_fds(request->cache, &fd, 1);
+	}
+	request_free(request);
+	if (session)
+		session->request_ended(session);
+}
+
+struct wire_out *request_reply(struct request *request)
+{
+	wire_response(&request->out, request->message.id);
+	return &request->out;
+}
+
+void request_send(struct request *request)
+{
+	end(request, -1);
+}
+
+void request_send_fd(struct request *request, int fd)
+{
+	end(request, fd);
+}
+
+void request_send_written(struct request *request, struct wire_out *response)
+{
+	request->out = *response;
+	*response = (struct wire_out){ 0 };
+	end(request, -1);
+}
+
+void request_ok(struct request *request)
+{
+	wire_map(request_reply(request), 0);
+	request_send(request);
+}
+
+void request_fail_missing(struct request *request, const struct err *err, const struct digest *missing,
+			  size_t n)
+{
+	request->cache->counters.errors++;
+	wire_error_response(&request->out, request->message.id, err, missing, n);
+	end(request, -1);
+}
+
+void request_fail(struct request *request, const struct err *err)
+{
+	request_fail_missing(request, err, NULL, 0);
+}
+
+void request_progress(struct request *request, uint64_t files, uint64_t files_total, uint64_t bytes,
+		      uint64_t bytes_total)
+{
+	struct wire_out out = { 0 };
+	char *message;
+	size_t len;
+
+	if (!request->session)
+		return;
+	wire_notification(&out, "progress");
+	wire_map(&out, 5);
+	wire_put_uint(&out, "id", request->message.id);
+	wire_put_uint(&out, "files", files);
+	wire_put_uint(&out, "files_total", files_total);
+	wire_put_uint(&out, "bytes", bytes);
+	wire_put_uint(&out, "bytes_total", bytes_total);
+	message = wire_out_take(&out, &len);
+	request->session->send(request->session, message, len, -1);
+}
+
+int request_take_fd(struct request *request, size_t i)
+{
+	return i < request->n_fds ? TAKE_FD(request->fds[i]) : -1;
+}
+
+/* ---- beginning ---- */
+
+static const struct method *find_method(const struct service *service, const struct wire_bytes *name)
+{
+	for (const struct method *method = service->methods; method->name; method++)
+		if (wire_is(name, method->name))
+			return method;
+	return NULL;
+}
+
+/* The number of descriptors that the params speak of. */
+static uint64_t declared_fds(const struct wire_value *params)
+{
+	static const struct wire_field fields[] = { { .name = "fds", .type = WIRE_UINT } };
+	uint64_t n = 0;
+
+	/* A wrong type, or a key that comes twice, is for the method to refuse. */
+	(void)wire_decode_open(params, fields, N_ELEMENTS(fields), &n, "", NULL);
+	return n;
+}
+
+static int check_fds(const struct request *request, bool truncated, struct err *err)
+{
+	uint64_t declared = declared_fds(request->params);
+
+	if (truncated)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED,
+			       "descriptors were lost on the way: the daemon has too many open, or more than "
+			       "%d came",
+			       WIRE_DESCRIPTORS_MAX);
+	if (declared != request->n_fds)
+		return err_set(err, ERR_INVALID_ARGUMENT, "fds: %ju descriptors were announced, %zu came",
+			       (uintmax_t)declared, request->n_fds);
+	return 0;
+}
+
+static bool id_is_open(const struct session *session, const struct request *request)
+{
+	list_for_each (l, &session->requests) {
+		const struct request *other = LIST_ENTRY(l, struct request, link);
+
+		if (other != request && other->message.id == request->message.id)
+			return true;
+	}
+	return false;
+}
+
+static void begin(struct request *request)
+{
+	const struct wire_bytes *name = &request->message.method;
+	const struct method *method = find_method(request->service, name);
+	struct err err = { 0 };
+
+	if (!method) {
+		err_set(&err, ERR_INVALID_ARGUMENT, "there is no method '%.*s'",
+			name->len > 64 ? 64 : (int)name->len, name->data);
+		request_fail(request, &err);
+	} else if (request->service->stopping && !method->any_time) {
+		err_set(&err, ERR_UNAVAILABLE, "%s: the daemon is stopping", method->name);
+		request_fail(request, &err);
+	} else if (!request->cache->ready && !method->any_time) {
+		list_append(&request->service->waiting, &request->waiting);
+	} else {
+		method->start(request);
+	}
+}
+
+void requests_ready(struct service *service)
+{
+	struct list *l;
+
+	while ((l = list_pop(&service->waiting)))
+		begin(LIST_ENTRY(l, struct request, waiting));
+}
+
+int request_start(struct session *session, char *bytes, size_t len, int *fds, size_t n_fds, bool truncated,
+		  struct err *err)
+{
+	struct request *request = xcalloc(1, sizeof(*request));
+	struct err refused = { 0 };
+	int r;
+
+	request->session = session;
+	request->service = session->service;
+	request->cache = session->service->cache;
+	request->bytes = bytes;
+	request->fds = fds;
+	request->n_fds = n_fds;
+	request->service->n_fds += n_fds;
+	list_init(&request->link);
+	list_init(&request->waiting);
+	r = wire_parse(bytes, len, &request->message, err);
+	if (r == 0 && request->message.type != WIRE_REQUEST) {
+		err_set(err, ERR_INVALID_ARGUMENT, "a client sends requests only");
+		r = -EBADMSG;
+	}
+	if (r < 0) {
+		request_free(request);
+		return r;
+	}
+	request->params = request->message.params;
+	request->cache->counters.requests++;
+	request->cache->counters.requests_active++;
+	list_append(&session->requests, &request->link);
+	session->n_requests++;
+	if (id_is_open(session, request))
+		err_set(&refused, ERR_INVALID_ARGUMENT, "the id %u is that of an open request",
+			request->message.id);
+	if (refused.set || check_fds(request, truncated, &refused) < 0)
+		request_fail(request, &refused);
+	else
+		begin(request);
+	return 0;
+}
+
+int request_digest(struct request *request, bool has_digest, struct wire_bytes tag, struct digest *digest,
+		   struct err *err)
+{
+	const struct digest *named;
+
+	if (has_digest == (tag.data != NULL))
+		return err_set(err, ERR_INVALID_ARGUMENT,
+			       "one of `digest` and `tag` is needed, and not both");
+	if (has_digest)
+		return 0;
+	named = tags_find(request->cache->tags, tag.data, tag.len);
+	if (!named)
+		return err_set(err, ERR_NOT_FOUND, "there is no tag '%.*s'",
+			       tag.len > 255 ? 255 : (int)tag.len, tag.data);
+	*digest = *named;
+	return 0;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Request: one call of a client, from the whole message to its one answer.
+ *
+ *     conn            request_start           methods.def            a method's file
+ *     whole message -> parse, find method -> start(request) -> ... -> request_reply / request_fail
+ *
+ * A method gets the request as its own, keeps its state under ctx, and ends it by exactly one of
+ * request_send(), request_send_fd() or request_fail(), now or later, on the loop. When the client is gone or
+ * cancels, cancel() is called if it is set: the method then ends soon, by the same calls; an answer for a
+ * client that is gone is dropped. Loop only.
+ */
+#ifndef DIRCACHE_DAEMON_REQUEST_H
+#define DIRCACHE_DAEMON_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/digest.h"
+#include "common/err.h"
+#include "common/list.h"
+#include "common/wire.h"
+#include "daemon/cache.h"
+
+struct request;
+
+/* A method of the protocol. */
+struct method {
+	const char *name;
+	void (*start)(struct request *request);
+	bool any_time; /* also before the cache is ready, and while the daemon stops */
+};
+
+/* What all requests of the daemon share. */
+struct service {
+	struct cache *cache;
+	const struct method *methods;          /* ends with a NULL name */
+	void (*stop)(struct service *service); /* begin to stop the daemon */
+	struct list waiting;                   /* requests that came before the cache was ready */
+	bool stopping;
+	size_t n_fds;     /* descriptors received, of requests that have not ended */
+	bool single_user; /* absolute paths are accepted */
+};
+
+/* Something that a method keeps for a connection beyond one request. */
+struct session_item {
+	struct list link;
+	void (*gone)(struct session_item *item); /* the client is gone; the item is off the list */
+};
+
+/* One client's connection, as requests see it. */
+struct session {
+	struct service *service; /* borrowed */
+	uid_t uid;
+	struct list requests; /* open ones */
+	size_t n_requests;
+	struct list items;
+	uint32_t n_numbered; /* items that were given a number */
+
+	/* Send bytes (taken over), and a descriptor (taken over) with them unless fd is -1. */
+	void (*send)(struct session *session, char *bytes, size_t len, int fd);
+	/* A request has ended: there may be room for the next. */
+	void (*request_ended)(struct session *session);
+};
+
+struct request {
+	struct session *session; /* NULL when the client is gone */
+	struct service *service;
+	struct cache *cache;
+	const struct wire_value *params;
+	int *fds; /* received with it; closed at the end but for those taken (-1) */
+	size_t n_fds;
+
+	/* The method's. */
+	void (*cancel)(struct request *request);
+	void *ctx;
+
+	/* Private. */
+	struct wire_message message;
+	char *bytes;
+	struct wire_out out;
+	bool cancelled, finished;
+	struct list link, waiting;
+};
+
+void session_init(struct session *session, struct service *service, uid_t uid);
+
+/* The client is gone: its requests are cancelled, its puts end. session is not used by any request any more.
+ */
+void session_fini(struct session *session);
+
+/**
+ * Begin a request.
+ *
+ * @bytes      the whole message, taken over
+ * @fds        the descriptors that came with it, taken over: free()d array, NULL when n_fds is 0
+ * @truncated  some were lost on the way
+ *
+ * Return: 0; or -EBADMSG with err for what is no request: the connection cannot go on.
+ */
+int request_start(struct session *session, char *bytes, size_t len, int *fds, size_t n_fds, bool truncated,
+		  struct err *err);
+
+/* The cache is ready: begin those that waited. */
+void requests_ready(struct service *service);
+
+/* The daemon stops: cancel all open requests of a session. */
+void session_cancel(struct session *session);
+
+/* Cancel an open request by its id. Return: was there one? */
+bool request_cancel(struct session *session, uint32_t id);
+
+/* The answer's head is written; go on with one map, then request_send(). */
+struct wire_out *request_reply(struct request *request);
+void request_send(struct request *request);
+/* With a descriptor, taken over; the map says `fds: 1`. */
+void request_send_fd(struct request *request, int fd);
+/* A whole response, written elsewhere (with message.id); taken over. */
+void request_send_written(struct request *request, struct wire_out *response);
+/* An answer that says nothing: an empty map. */
+void request_ok(struct request *request);
+
+void request_fail(struct request *request, const struct err *err);
+void request_fail_missing(struct request *request, const struct err *err, const struct digest *missing,
+			  size_t n);
+
+/* Say how far it is, if the client is still there: `progress` (docs/PROTOCOL.md). */
+void request_progress(struct request *request, uint64_t files, uint64_t files_total, uint64_t bytes,
+		      uint64_t bytes_total);
+
+/* One descriptor of the request, for the caller to close; -1 if it was taken already or never came. */
+int request_take_fd(struct request *request, size_t i);
+
+/* ---- what several methods take from their params ---- */
+
+/**
+ * A digest, or the digest that a tag names: exactly one of the two.
+ *
+ * @has_digest  whether `digest` was given
+ * @tag         `tag`, or NULL data
+ */
+int request_digest(struct request *request, bool has_digest, struct wire_bytes tag, struct digest *digest,
+		   struct err *err);
+
+#endif

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/server.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "common/alloc.h"
+#include "common/log.h"
+#include "common/path.h"
+#include "common/socket.h"
+#include "daemon/cache.h"
+#include "daemon/conn.h"
+#include "daemon/disk.h"
+#include "daemon/info.h"
+#include "daemon/look.h"
+#include "daemon/materialize.h"
+#include "daemon/put.h"
+#include "daemon/remove.h"
+
+enum {
+	SPARE_FDS = 256, /* for the daemon itself: folders, SQLite, connections */
+	ACCEPTS_A_TURN = 16,
+	LAST_WORDS_MS = 2000, /* how long a stop waits for clients to take their answers */
+};
+
+static const struct timeval stop_poll = { .tv_usec = 5000 };
+static const struct timeval accept_pause = { .tv_usec = 100000 };
+
+static const struct method methods[] = {
+	{ "ping", ping_start, true },
+	{ "put", put_start, false },
+	{ "materialize", materialize_start, false },
+	{ "remove", remove_start, false },
+	{ "cat", cat_start, false },
+	{ "ls", ls_start, false },
+	{ "has", has_start, false },
+	{ "tag", tag_start, false },
+	{ "tags", tags_start, false },
+	{ "stats", stats_start, true },
+	{ "trees", trees_start, false },
+	{ "cancel", cancel_start, true },
+	{ "stop", stop_start, true },
+	{ NULL, NULL, false },
+};
+
+struct server {
+	const struct options *options;
+	struct event_base *base;
+	struct cache cache;
+	struct service service;
+	struct conns conns;
+	int listen_fd, lock_fd;
+	struct event *acceptable, *accept_again, *term, *interrupt, *stopping, *idle;
+	uint64_t stop_began_ns;
+	bool bound;
+	int r; /* why the server ended, if not as it was told */
+	struct err err;
+};
+
+/* ---- the socket ---- */
+
+/* Whoever holds this lock may replace what is at the socket's path. */
+static int lock_socket(struct server *server, struct err *err)
+{
+	const char *path = server->options->socket;
+	AUTO_FREE char *lock = xasprintf("%s.lock", path);
+	int r = path_make_socket_folder(path, err);
+
+	if (r < 0)
+		return r;
+	server->lock_fd = disk_openat(AT_FDCWD, lock, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
+	if (server->lock_fd < 0)
+		return err_errno(err, server->lock_fd, "opening the lock '%s'", lock);
+	r = disk_flock(server->lock_fd, LOCK_EX | LOCK_NB);
+	if (r == -EWOULDBLOCK)
+		return err_set(err, ERR_FAILED_PRECONDITION, "another dircached listens at '%s'", path);
+	return r < 0 ? err_errno(err, r, "locking '%s'", lock) : 0;
+}
+
+static int remove_stale_socket(const char *path, struct err *err)
+{
+	AUTO_CLOSE int sock = -1;
+	struct stat st;
+	int r = disk_fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r == 0 && !S_ISSOCK(st.st_mode))
+		return err_set(err, ERR_FAILED_PRECONDITION, "'%s' is there and is no socket", path);
+	sock = socket_connect(path, SOCK_NONBLOCK, NULL);
+	if (sock >= 0 || sock == -EAGAIN)
+		return err_set(err, ERR_FAILED_PRECONDITION, "another process listens at '%s'", path);
+	r = disk_unlinkat(AT_FDCWD, path, 0);
+	return r < 0 ? err_errno(err, r, "removing the stale socket '%s'", path) : 0;
+}
+
+static int find_group(const char *name, gid_t *gid, struct err *err)
+{
+	const struct group *group;
+	char *end;
+	unsigned long number = strtoul(name, &end, 10);
+
+	*gid = (gid_t)number;
+	if (*name && !*end && number < UINT32_MAX)
+		return 0;
+	group = getgrnam(name);
+	if (!group)
+		return err_set(err, ERR_INVALID_ARGUMENT, "socket-group: there is no group '%s'", name);
+	*gid = group->gr_gid;
+	return 0;
+}
+
+static int listen_at(struct server *server, struct err *err)
+{
+	const struct options *options = server->options;
+	gid_t gid = (gid_t)-1;
+	int r;
+
+	if (options->socket_group && (r = find_group(options->socket_group, &gid, err)) < 0)
+		return r;
+	if ((r = remove_stale_socket(options->socket, err)) < 0)
+		return r;
+	server->listen_fd = socket_listen(options->socket, (mode_t)options->socket_mode, err);
+	if (server->listen_fd < 0)
+		return server->listen_fd;
+	server->bound = true;
+	if (gid != (gid_t)-1 && lchown(options->socket, (uid_t)-1, gid) < 0)
+		return err_errno(err, -errno, "giving the socket '%s' to group %u", options->socket,
+				 (unsigned)gid);
+	return 0;
+}
+
+/* ---- connections ---- */
+
+/* Only its own user, and root, may talk to this daemon. */
+static bool is_welcome(int sock, uid_t *uid)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return false;
+	*uid = peer.uid;
+	return peer.uid == geteuid() || peer.uid == 0;
+}
+
+static void turn_away(int sock, uid_t uid)
+{
+	struct wire_out out = { 0 };
+	struct err err = { 0 };
+
+	err_set(&err, ERR_PERMISSION_DENIED, "this daemon serves user %u only, not user %u",
+		(unsigned)geteuid(), (unsigned)uid);
+	wire_notification(&out, "error");
+	wire_map(&out, 2);
+	wire_put_text(&out, "code", err_code_text(err.code));
+	wire_put_text(&out, "message", err.text);
+	(void)socket_send(sock, out.data, out.len, NULL, 0);
+	wire_out_fini(&out);
+	(void)close(sock);
+}
+
+static void accept_one(struct server *server, int sock)
+{
+	uid_t uid = (uid_t)-1;
+
+	if (is_welcome(sock, &uid))
+		conn_new(&server->conns, sock, uid);
+	else
+		turn_away(sock, uid);
+}
+
+/* Out of descriptors: connections wait in the backlog, but the level-triggered event must not spin. */
+static void pause_accepting(struct server *server)
+{
+	(void)event_del(server->acceptable);
+	(void)evtimer_add(server->accept_again, &accept_pause);
+}
+
+static void on_acceptable(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *server = arg;
+
+	(void)what;
+	for (unsigned i = 0; i < ACCEPTS_A_TURN; i++) {
+		int sock = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (sock >= 0) {
+			accept_one(server, sock);
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			pause_accepting(server);
+		return;
+	}
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *server = arg;
+
+	(void)fd;
+	(void)what;
+	if (!server->service.stopping)
+		(void)event_add(server->acceptable, NULL);
+}
+
+/* ---- stopping ---- */
+
+static bool may_end(const struct server *server)
+{
+	bool waited = slice_now_ns() - server->stop_began_ns > LAST_WORDS_MS * 1000000ull;
+
+	return !cache_busy(&server->cache) && server->cache.counters.requests_active == 0 &&
+	       (waited || !conns_busy(&server->conns));
+}
+
+static void on_stopping(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *server = arg;
+
+	(void)fd;
+	(void)what;
+	if (may_end(server))
+		(void)event_base_loopbreak(server->base);
+	else
+		(void)evtimer_add(server->stopping, &stop_poll);
+}
+
+static void begin_stop(struct server *server)
+{
+	if (server->service.stopping)
+		return;
+	server->service.stopping = true;
+	server->stop_began_ns = slice_now_ns();
+	(void)event_del(server->acceptable);
+	(void)event_del(server->idle);
+	conns_cancel(&server->conns);
+	cache_stop(&server->cache);
+	(void)evtimer_add(server->stopping, &stop_poll);
+}
+
+static void on_service_stop(struct service *service)
+{
+	begin_stop(CONTAINER_OF(service, struct server, service));
+}
+
+static void on_signal(evutil_socket_t number, short what, void *arg)
+{
+	(void)what;
+	log_info("stopping: signal %d", (int)number);
+	begin_stop(arg);
+}
+
+static void on_idle(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *server = arg;
+
+	(void)fd;
+	(void)what;
+	log_info("stopping: no client for %ju seconds", (uintmax_t)server->options->idle_timeout);
+	begin_stop(server);
+}
+
+static void on_conns_changed(void *ctx)
+{
+	struct server *server = ctx;
+	struct timeval timeout = { .tv_sec = (time_t)server->options->idle_timeout };
+
+	server->cache.counters.connections = server->conns.n;
+	if (!server->options->idle_timeout || server->service.stopping)
+		return;
+	if (server->conns.n)
+		(void)event_del(server->idle);
+	else
+		(void)evtimer_add(server->idle, &timeout);
+}
+
+/* ---- starting ---- */
+
+static void on_loaded(void *ctx, int r, const struct err *err)
+{
+	struct server *server = ctx;
+
+	if (r < 0) {
+		server->r = r;
+		server->err = *err;
+		begin_stop(server);
+		return;
+	}
+	log_debug("ready: %zu trees", trees_n(server->cache.trees));
+	requests_ready(&server->service);
+}
+
+/* As many descriptors as we may have; most of them for what clients send. */
+static size_t raise_fd_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return SPARE_FDS;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	(void)getrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur > 3 * SPARE_FDS ? (limit.rlim_cur - SPARE_FDS) / 2 : SPARE_FDS;
+}
+
+static struct event *make(struct server *server, evutil_socket_t fd, short what, event_callback_fn callback)
+{
+	struct event *event = event_new(server->base, fd, what, callback, server);
+
+	if (!event)
+		abort();
+	return event;
+}
+
+static void make_events(struct server *server)
+{
+	server->acceptable = make(server, server->listen_fd, EV_READ | EV_PERSIST, on_acceptable);
+	server->accept_again = make(server, -1, 0, on_accept_again);
+	server->stopping = make(server, -1, 0, on_stopping);
+	server->idle = make(server, -1, 0, on_idle);
+	server->term = make(server, SIGTERM, EV_SIGNAL | EV_PERSIST, on_signal);
+	server->interrupt = make(server, SIGINT, EV_SIGNAL | EV_PERSIST, on_signal);
+	(void)event_add(server->acceptable, NULL);
+	(void)event_add(server->term, NULL);
+	(void)event_add(server->interrupt, NULL);
+}
+
+static int start(struct server *server, struct err *err)
+{
+	const struct options *options = server->options;
+	struct cache_config config = { .store = options->store, .limits = tree_default_limits };
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	int r;
+
+	config.n_workers = options->workers ? (size_t)options->workers : (size_t)(cpus > 0 ? cpus : 1) + 2;
+	if ((r = lock_socket(server, err)) < 0 ||
+	    (r = cache_open(&server->cache, server->base, &config, err)) < 0 ||
+	    (r = listen_at(server, err)) < 0)
+		return r;
+	server->service = (struct service){
+		.cache = &server->cache,
+		.methods = methods,
+		.stop = on_service_stop,
+		.single_user = true,
+	};
+	list_init(&server->service.waiting);
+	server->conns = (struct conns){
+		.base = server->base,
+		.service = &server->service,
+		.max_fds = raise_fd_limit(),
+		.changed = on_conns_changed,
+		.ctx = server,
+	};
+	list_init(&server->conns.open);
+	make_events(server);
+	on_conns_changed(server);
+	cache_load(&server->cache, on_loaded, server);
+	return 0;
+}
+
+static void free_event(struct event *event)
+{
+	if (event)
+		event_free(event);
+}
+
+static void finish(struct server *server)
+{
+	if (server->conns.open.next)
+		conns_close(&server->conns);
+	free_event(server->acceptable);
+	free_event(server->accept_again);
+	free_event(server->stopping);
+	free_event(server->idle);
+	free_event(server->term);
+	free_event(server->interrupt);
+	cache_close(&server->cache);
+	if (server->bound)
+		(void)disk_unlinkat(AT_FDCWD, server->options->socket, 0);
+	disk_close(server->listen_fd);
+	disk_close(server->lock_fd);
+	event_base_free(server->base);
+}
+
+int server_run(const struct options *options, struct err *err)
+{
+	struct server server = { .options = options, .listen_fd = -1, .lock_fd = -1 };
+	int r;
+
+	server.cache.store_fd = server.cache.lock_fd = -1;
+	server.base = event_base_new();
+	if (!server.base)
+		return err_set(err, ERR_INTERNAL, "the event loop cannot be made");
+	r = start(&server, err);
+	if (r == 0) {
+		log_info("serving store '%s' at '%s'", options->store, options->socket);
+		(void)event_base_dispatch(server.base);
+		r = server.r;
+		if (r < 0)
+			*err = server.err;
+	}
+	finish(&server);
+	return r;
+}

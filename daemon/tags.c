@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/tags.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/alloc.h"
+#include "daemon/disk.h"
+
+struct tag {
+	char *name;
+	struct digest digest;
+	uid_t uid;
+};
+
+struct tags {
+	struct pool_queue *queue;
+	struct index *index;
+	int store_fd;
+	struct tag *items; /* ascending by name */
+	size_t n, capacity;
+	struct list committed; /* changes that are in the index and not in the file */
+	bool saving;
+};
+
+/* Replace STORE/tags: one at a time, each for all changes that had come by then. */
+struct save_job {
+	struct job job;
+
+	/* In. */
+	int store_fd;
+	char *text;
+	size_t len;
+
+	/* Out. */
+	int r;
+	struct err err;
+
+	struct tags *tags;
+	struct list changes;
+};
+
+/* A change on its way: first the index, then the file. */
+struct change {
+	struct list link;
+	struct tags *tags;
+	tags_done *done;
+	void *ctx;
+};
+
+struct tags *tags_new(struct pool *pool, struct index *index, int store_fd)
+{
+	struct tags *tags = xcalloc(1, sizeof(*tags));
+
+	tags->queue = pool_queue_new(pool);
+	list_init(&tags->committed);
+	tags->index = index;
+	tags->store_fd = store_fd;
+	return tags;
+}
+
+void tags_free(struct tags *tags)
+{
+	if (!tags)
+		return;
+	for (size_t i = 0; i < tags->n; i++)
+		free(tags->items[i].name);
+	free(tags->items);
+	pool_queue_free(tags->queue);
+	free(tags);
+}
+
+int tag_check_name(const char *name, size_t len, struct err *err)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-/";
+	struct digest digest;
+	bool good = len >= 1 && len <= TAG_NAME_MAX && !strchr("._-/", name[0]);
+
+	for (size_t i = 0; good && i < len; i++)
+		good = name[i] && strchr(allowed, name[i]);
+	if (good && digest_parse(name, len, &digest) < 0)
+		return 0;
+	return err_set(err, ERR_INVALID_ARGUMENT,
+		       "'%.*s' cannot be a tag: 1 to 255 of A-Z a-z 0-9 . _ - / that begin with a letter or "
+		       "digit and "
+		       "are no digest",
+		       len > TAG_NAME_MAX ? TAG_NAME_MAX : (int)len, name);
+}
+
+/* Where a name is, or would go. */
+static size_t position(const struct tags *tags, const char *name, size_t len, bool *found)
+{
+	size_t low = 0, high = tags->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		int order = strncmp(tags->items[middle].name, name, len);
+
+		if (order == 0 && tags->items[middle].name[len])
+			order = 1;
+		if (order == 0) {
+			*found = true;
+			return middle;
+		}
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*found = false;
+	return low;
+}
+
+static struct tag *put(struct tags *tags, const char *name, size_t len, const struct digest *digest,
+		       uid_t uid)
+{
+	bool found;
+	size_t i = position(tags, name, len, &found);
+
+	if (!found) {
+		tags->items = xgrow(tags->items, tags->n, &tags->capacity, sizeof(*tags->items));
+		memmove(&tags->items[i + 1], &tags->items[i], (tags->n - i) * sizeof(*tags->items));
+		tags->n++;
+		tags->items[i].name = xmemdupz(name, len);
+	}
+	tags->items[i].digest = *digest;
+	tags->items[i].uid = uid;
+	return &tags->items[i];
+}
+
+void tags_load(struct tags *tags, const struct index_tag *tag)
+{
+	put(tags, tag->name, strlen(tag->name), &tag->digest, tag->uid);
+}
+
+const struct digest *tags_find(const struct tags *tags, const char *name, size_t len)
+{
+	bool found;
+	size_t i = position(tags, name, len, &found);
+
+	return found ? &tags->items[i].digest : NULL;
+}
+
+/* ---- the file ---- */
+
+static enum job_next save_run(struct job *job)
+{
+	struct save_job *save = CONTAINER_OF(job, struct save_job, job);
+	AUTO_CLOSE int fd =
+		disk_openat(save->store_fd, "tags.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
+
+	save->r = fd;
+	if (fd >= 0)
+		save->r = disk_write_full(fd, save->text, save->len);
+	if (save->r >= 0)
+		save->r = disk_renameat2(save->store_fd, "tags.new", save->store_fd, "tags", 0);
+	if (save->r < 0)
+		err_errno(&save->err, save->r, "writing the file 'tags' in the store");
+	return JOB_DONE;
+}
+
+static char *print(const struct tags *tags, size_t *len)
+{
+	char *text = NULL;
+	FILE *out = open_memstream(&text, len);
+
+	assert(out);
+	for (size_t i = 0; i < tags->n; i++)
+		fprintf(out, "%s %u %s\n", DIGEST_TEXT(&tags->items[i].digest), (unsigned)tags->items[i].uid,
+			tags->items[i].name);
+	(void)fclose(out);
+	return text;
+}
+
+static void save(struct tags *tags);
+
+static void save_done(struct job *job)
+{
+	struct save_job *saved = CONTAINER_OF(job, struct save_job, job);
+	struct tags *tags = saved->tags;
+	struct list *l;
+
+	while ((l = list_pop(&saved->changes))) {
+		struct change *change = LIST_ENTRY(l, struct change, link);
+
+		change->done(change->ctx, saved->r < 0 ? saved->r : 0, &saved->err);
+		free(change);
+	}
+	free(saved->text);
+	free(saved);
+	tags->saving = false;
+	if (!list_is_empty(&tags->committed))
+		save(tags);
+}
+
+static void save(struct tags *tags)
+{
+	struct save_job *job = xcalloc(1, sizeof(*job));
+	struct list *l;
+
+	job->job = (struct job){ .run = save_run, .done = save_done };
+	job->tags = tags;
+	job->store_fd = tags->store_fd;
+	job->text = print(tags, &job->len);
+	list_init(&job->changes);
+	while ((l = list_pop(&tags->committed)))
+		list_append(&job->changes, l);
+	tags->saving = true;
+	pool_submit(tags->queue, &job->job);
+}
+
+static void on_committed(void *ctx, int r, const struct err *err)
+{
+	struct change *change = ctx;
+	struct tags *tags = change->tags;
+
+	if (r < 0) {
+		change->done(change->ctx, r, err);
+		free(change);
+		return;
+	}
+	list_append(&tags->committed, &change->link);
+	if (!tags->saving)
+		save(tags);
+}
+
+static void commit(struct tags *tags, struct index_batch *batch, tags_done *done, void *ctx)
+{
+	struct change *change = xmalloc(sizeof(*change));
+
+	*change = (struct change){ .tags = tags, .done = done, .ctx = ctx };
+	list_init(&change->link);
+	index_submit(tags->index, batch, on_committed, change);
+}
+
+void tags_set(struct tags *tags, const char *name, size_t len, const struct digest *digest, uid_t uid,
+	      tags_done *done, void *ctx)
+{
+	struct index_batch *batch = index_batch_new();
+	struct tag *tag = put(tags, name, len, digest, uid);
+	struct index_tag row = { .name = tag->name, .digest = tag->digest, .uid = tag->uid };
+
+	index_batch_put_tag(batch, &row);
+	commit(tags, batch, done, ctx);
+}
+
+int tags_delete(struct tags *tags, const char *name, size_t len, tags_done *done, void *ctx)
+{
+	struct index_batch *batch;
+	bool found;
+	size_t i = position(tags, name, len, &found);
+
+	if (!found)
+		return -ENOENT;
+	batch = index_batch_new();
+	index_batch_drop_tag(batch, tags->items[i].name);
+	free(tags->items[i].name);
+	tags->n--;
+	memmove(&tags->items[i], &tags->items[i + 1], (tags->n - i) * sizeof(*tags->items));
+	commit(tags, batch, done, ctx);
+	return 0;
+}
+
+size_t tags_n(const struct tags *tags)
+{
+	return tags->n;
+}
+
+struct index_tag tags_at(const struct tags *tags, size_t i)
+{
+	return (struct index_tag){
+		.name = tags->items[i].name,
+		.digest = tags->items[i].digest,
+		.uid = tags->items[i].uid,
+	};
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tags: local names for digests. A tag pins what it names.
+ *
+ * Kept in the index, and once more in STORE/tags, one small file that is replaced atomically, so that an
+ * index rebuilt from the store has them too. One line each, ascending by name:
+ *
+ *     hash/size UID NAME
+ *
+ * A name is 1 to 255 of A-Z a-z 0-9 . _ - /, begins with a letter or digit, and is no digest. Loop only.
+ */
+#ifndef DIRCACHE_DAEMON_TAGS_H
+#define DIRCACHE_DAEMON_TAGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "common/auto.h"
+#include "common/digest.h"
+#include "common/err.h"
+#include "daemon/index.h"
+#include "daemon/pool.h"
+
+enum { TAG_NAME_MAX = 255 };
+
+struct tags;
+
+struct tags *tags_new(struct pool *pool, struct index *index, int store_fd); /* all borrowed for good */
+void tags_free(struct tags *tags);
+DEFINE_AUTO(tags);
+
+/* Return: 0, or -EINVAL with err. */
+int tag_check_name(const char *name, size_t len, struct err *err);
+
+/* Take in what the index had. */
+void tags_load(struct tags *tags, const struct index_tag *tag);
+
+/* What a tag names, or NULL. The pointer lives until the loop runs on. */
+const struct digest *tags_find(const struct tags *tags, const char *name, size_t len);
+
+/* Called when a change is in the index and the file; r < 0 with err when it could not be made. */
+typedef void tags_done(void *ctx, int r, const struct err *err);
+
+/* Name a digest, or give a name to another one. The name was checked. */
+void tags_set(struct tags *tags, const char *name, size_t len, const struct digest *digest, uid_t uid,
+	      tags_done *done, void *ctx);
+
+/* Take a name away. Return: 0 (done will be called), or -ENOENT. */
+int tags_delete(struct tags *tags, const char *name, size_t len, tags_done *done, void *ctx);
+
+size_t tags_n(const struct tags *tags);
+struct index_tag tags_at(const struct tags *tags, size_t i); /* ascending by name; borrowed */
+
+#endif

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store with a disk that fails: each call of daemon/disk.h in turn, until one run gets through. This
+ * program defines what disk.c defines, and so gets in front of it.
+ */
+#include "daemon/disk.h"
+
+#include <errno.h>
+
+static unsigned calls_left; /* until one fails; 0: none does */
+
+static int is_due(void)
+{
+	return calls_left > 0 && --calls_left == 0;
+}
+
+/* The real ones, by another name. */
+#define disk_openat     real_openat
+#define disk_reopen     real_reopen
+#define disk_pread      real_pread
+#define disk_write_full real_write_full
+#define disk_send_full  real_send_full
+#define disk_fstat      real_fstat
+#define disk_fstatat    real_fstatat
+#define disk_mkdirat    real_mkdirat
+#define disk_linkat     real_linkat
+#define disk_link_fd    real_link_fd
+#define disk_renameat2  real_renameat2
+#define disk_fchmod     real_fchmod
+#define disk_futimens   real_futimens
+int disk_openat(int dirfd, const char *path, int flags, mode_t mode);
+int disk_reopen(int fd, int flags);
+ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset);
+int disk_write_full(int fd, const void *buf, size_t len);
+int disk_send_full(int from_fd, int to_fd, uint64_t len);
+int disk_fstat(int fd, struct stat *st);
+int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags);
+int disk_mkdirat(int dirfd, const char *name, mode_t mode);
+int disk_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, int flags);
+int disk_link_fd(int fd, int to_dirfd, const char *to);
+int disk_renameat2(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags);
+int disk_fchmod(int fd, mode_t mode);
+int disk_futimens(int fd, const struct timespec times[2]);
+#include "daemon/disk.c"
+#undef disk_openat
+#undef disk_reopen
+#undef disk_pread
+#undef disk_write_full
+#undef disk_send_full
+#undef disk_fstat
+#undef disk_fstatat
+#undef disk_mkdirat
+#undef disk_linkat
+#undef disk_link_fd
+#undef disk_renameat2
+#undef disk_fchmod
+#undef disk_futimens
+
+int disk_openat(int dirfd, const char *path, int flags, mode_t mode)
+{
+	return is_due() ? -EMFILE : real_openat(dirfd, path, flags, mode);
+}
+
+int disk_reopen(int fd, int flags)
+{
+	return is_due() ? -EMFILE : real_reopen(fd, flags);
+}
+
+ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset)
+{
+	return is_due() ? -EIO : real_pread(fd, buf, len, offset);
+}
+
+/* The worst way: half of it is there. */
+int disk_write_full(int fd, const void *buf, size_t len)
+{
+	int fails = is_due();
+	int r = real_write_full(fd, buf, fails ? len / 2 : len);
+
+	return fails ? -ENOSPC : r;
+}
+
+int disk_send_full(int from_fd, int to_fd, uint64_t len)
+{
+	int fails = is_due();
+	int r = real_send_full(from_fd, to_fd, fails ? len / 2 : len);
+
+	return fails ? -ENOSPC : r;
+}
+
+int disk_fstat(int fd, struct stat *st)
+{
+	return is_due() ? -EIO : real_fstat(fd, st);
+}
+
+int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags)
+{
+	return is_due() ? -EIO : real_fstatat(dirfd, name, st, flags);
+}
+
+int disk_mkdirat(int dirfd, const char *name, mode_t mode)
+{
+	return is_due() ? -ENOSPC : real_mkdirat(dirfd, name, mode);
+}
+
+int disk_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, int flags)
+{
+	return is_due() ? -ENOSPC : real_linkat(from_dirfd, from, to_dirfd, to, flags);
+}
+
+int disk_link_fd(int fd, int to_dirfd, const char *to)
+{
+	return is_due() ? -ENOSPC : real_link_fd(fd, to_dirfd, to);
+}
+
+int disk_renameat2(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
+{
+	return is_due() ? -ENOSPC : real_renameat2(from_dirfd, from, to_dirfd, to, flags);
+}
+
+int disk_fchmod(int fd, mode_t mode)
+{
+	return is_due() ? -EIO : real_fchmod(fd, mode);
+}
+
+int disk_futimens(int fd, const struct timespec times[2])
+{
+	return is_due() ? -EIO : real_futimens(fd, times);
+}
+
+#include "common/hash.h"
+#include "tests/unit/store.h"
+
+#define TEXT "hello, disk"
+
+static struct digest digest;
+
+/* Nothing is left over, and whatever has the name is right. */
+static void ck_sound(enum blob_kind kind)
+{
+	int r = blob_stat(store, &digest, kind, NULL, NULL);
+
+	ck_assert(r == 0 || r == BLOB_MISSING);
+	if (r == 0) {
+		uint8_t *bytes;
+
+		ck_assert_int_eq(blob_read(store, &digest, 100, &bytes, &err), 0);
+		free(bytes);
+	}
+	ck_assert_uint_eq(count_entries(folder, "tmp"), 0);
+}
+
+/* Make the first, the second, ... call fail until the operation is done. Return: how often it failed. */
+static unsigned fail_each(int (*operate)(void), void (*prepare)(void), enum blob_kind kind)
+{
+	for (unsigned n = 1;; n++) {
+		int r;
+
+		prepare();
+		err_clear(&err);
+		calls_left = n;
+		r = operate();
+		if (calls_left > 0) {
+			calls_left = 0;
+			ck_assert_msg(r >= 0, "%d %s", r, err.text);
+			ck_sound(kind);
+			return n - 1;
+		}
+		ck_assert_msg(r >= 0 || err.set, "call %u failed without words: %d", n, r);
+		ck_sound(kind);
+	}
+}
+
+static void forget(void)
+{
+	(void)blob_discard(store, &digest, BLOB_PLAIN, NULL);
+	(void)blob_discard(store, &digest, BLOB_EXEC, NULL);
+}
+
+static void put_plain(void)
+{
+	forget();
+	(void)put(TEXT, BLOB_PLAIN);
+}
+
+static void put_changed(void)
+{
+	put_plain();
+	ck_assert_int_eq(fchmodat(folder, path_of(&digest, BLOB_PLAIN), 0644, 0), 0);
+}
+
+static int write_plain(void)
+{
+	struct blob_info info;
+
+	return blob_write(writer, TEXT, strlen(TEXT), BLOB_PLAIN, &info, NULL, &err);
+}
+
+static int write_exec(void)
+{
+	struct blob_info info;
+
+	return blob_write(writer, TEXT, strlen(TEXT), BLOB_EXEC, &info, NULL, &err);
+}
+
+static int renew_exec(void)
+{
+	struct blob_info info;
+	unsigned n_changed;
+
+	return blob_renew(writer, &digest, BLOB_EXEC, false, &info, &n_changed, &err);
+}
+
+static int copy(void)
+{
+	bool reflinked;
+	int r = blob_copy(store, &digest, out, "copy", 0644, &reflinked, &err);
+
+	ck_assert_uint_eq(count_entries(folder, "out"), r == 0);
+	(void)unlinkat(out, "copy", 0);
+	return r;
+}
+
+static int open_again(void)
+{
+	AUTO(blob_store) again = blob_store_open(folder, &err);
+
+	return again ? 0 : -EIO;
+}
+
+/* A changed inode must not be there when it was not replaced: it is seen as changed, which is sound, too. */
+static int rewrite_changed(void)
+{
+	int r = write_plain();
+
+	if (r < 0) {
+		ck_assert_int_eq(blob_stat(store, &digest, BLOB_PLAIN, NULL, NULL), BLOB_CHANGED);
+		forget();
+	}
+	return r;
+}
+
+START_TEST(a_call_that_fails_leaves_the_store_sound)
+{
+	open_store();
+	hash_bytes(TEXT, strlen(TEXT), &digest);
+	for (int no_tmpfile = 0; no_tmpfile < 2; no_tmpfile++) {
+		atomic_store(&store->no_tmpfile, no_tmpfile);
+		ck_assert_uint_ge(fail_each(write_plain, forget, BLOB_PLAIN), 6);
+		ck_assert_uint_ge(fail_each(write_exec, forget, BLOB_EXEC), 7);
+		ck_assert_uint_ge(fail_each(renew_exec, put_plain, BLOB_EXEC), 9);
+		ck_assert_uint_ge(fail_each(rewrite_changed, put_changed, BLOB_PLAIN), 8);
+	}
+	atomic_store(&store->no_reflink, true);
+	ck_assert_uint_ge(fail_each(copy, put_plain, BLOB_PLAIN), 5);
+	ck_assert_uint_ge(fail_each(open_again, put_plain, BLOB_PLAIN), 500);
+	close_store();
+}
+END_TEST
+
+UNIT_MAIN("blob_fault", a_call_that_fails_leaves_the_store_sound)

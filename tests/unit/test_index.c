@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/index.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/alloc.h"
+#include "common/hash.h"
+#include "tests/unit/unit.h"
+
+static struct event_base *base;
+static struct index *index_;
+static char folder[64];
+
+/* What index_load() gave. */
+static struct {
+	bool is_done;
+	int r;
+	struct index_loaded loaded;
+	struct err err;
+	size_t n_blobs, n_trees, n_tags, capacity;
+	struct index_blob *blobs;
+	struct index_tree tree;
+	struct index_tag tag;
+	char tag_name[64];
+} got;
+
+static void on_blob(void *ctx, const struct index_blob *blob)
+{
+	(void)ctx;
+	got.blobs = xgrow(got.blobs, got.n_blobs, &got.capacity, sizeof(*got.blobs));
+	got.blobs[got.n_blobs++] = *blob;
+}
+
+static void on_tree(void *ctx, const struct index_tree *tree)
+{
+	(void)ctx;
+	got.tree = *tree;
+	got.n_trees++;
+}
+
+static void on_tag(void *ctx, const struct index_tag *tag)
+{
+	(void)ctx;
+	got.tag = *tag;
+	(void)snprintf(got.tag_name, sizeof(got.tag_name), "%s", tag->name);
+	got.n_tags++;
+}
+
+static void on_loaded(void *ctx, int r, const struct index_loaded *loaded, const struct err *err)
+{
+	(void)ctx;
+	got.is_done = true;
+	got.r = r;
+	got.loaded = *loaded;
+	got.err = *err;
+}
+
+/* Open the index and wait until it is loaded or has failed. */
+static void load(void)
+{
+	static const struct index_sink sink = { .blob = on_blob, .tree = on_tree, .tag = on_tag };
+
+	free(got.blobs);
+	memset(&got, 0, sizeof(got));
+	base = event_base_new();
+	index_ = index_new(base, folder);
+	ck_assert_ptr_nonnull(index_);
+	index_load(index_, &sink, on_loaded, NULL);
+	while (!got.is_done)
+		(void)event_base_loop(base, EVLOOP_ONCE);
+}
+
+static void start(void)
+{
+	if (!folder[0]) {
+		(void)snprintf(folder, sizeof(folder), "%s/%d", unit_folder, (int)getpid());
+		ck_assert_int_eq(mkdir(folder, 0711), 0);
+	}
+	load();
+	ck_assert_msg(got.r == 0, "%s", got.err.text);
+}
+
+static void stop(bool clean)
+{
+	index_free(index_, clean);
+	event_base_free(base);
+}
+
+static const char *path_of(const char *name)
+{
+	static char path[512];
+
+	(void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return path;
+}
+
+static struct digest digest_of(uint64_t n)
+{
+	struct digest digest;
+
+	hash_bytes(&n, sizeof(n), &digest);
+	return digest;
+}
+
+static struct index_blob blob_of(uint64_t n)
+{
+	struct index_blob blob = {
+		.digest = digest_of(n),
+		.allocated = { n * 4096, n * 8192 },
+		.kinds = (uint8_t)(1 + n % 3),
+		.used = n,
+	};
+
+	return blob;
+}
+
+struct answer {
+	size_t n_done, n_failed;
+	int last;
+	struct err err;
+};
+
+static void on_committed(void *ctx, int r, const struct err *err)
+{
+	struct answer *answer = ctx;
+
+	answer->n_done++;
+	answer->n_failed += r < 0;
+	answer->last = r;
+	if (r < 0)
+		answer->err = *err;
+}
+
+static void submit(struct index_batch *batch, struct answer *answer)
+{
+	index_submit(index_, batch, on_committed, answer);
+}
+
+static void wait_for(struct answer *answer, size_t n)
+{
+	while (answer->n_done < n)
+		(void)event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_uint_eq(answer->n_done, n);
+}
+
+static void submit_blob(uint64_t n, struct answer *answer)
+{
+	struct index_batch *batch = index_batch_new();
+	struct index_blob blob = blob_of(n);
+
+	index_batch_put_blob(batch, &blob);
+	submit(batch, answer);
+}
+
+static const struct index_blob *find(const struct digest *digest)
+{
+	for (size_t i = 0; i < got.n_blobs; i++)
+		if (digest_equal(&got.blobs[i].digest, digest))
+			return &got.blobs[i];
+	return NULL;
+}
+
+START_TEST(everything_comes_back_as_it_was_put)
+{
+	struct index_batch *batch = index_batch_new();
+	struct index_tree tree = { digest_of(1), 2, 3, 4, UINT64_MAX, 6, 7 };
+	struct index_tag tag = { "release/1.0 \xc3\xa9", digest_of(2), 4294967294u };
+	struct answer answer = { 0 };
+
+	start();
+	ck_assert(got.loaded.is_new);
+	ck_assert(!got.loaded.was_clean);
+	ck_assert_uint_eq(got.n_blobs, 0);
+	for (uint64_t n = 0; n < 500; n++) {
+		struct index_blob blob = blob_of(n);
+
+		index_batch_put_blob(batch, &blob);
+	}
+	index_batch_put_tree(batch, &tree);
+	index_batch_put_tag(batch, &tag);
+	ck_assert_uint_eq(index_batch_size(batch), 502);
+	submit(batch, &answer);
+	ck_assert_uint_eq(index_n_pending(index_), 1);
+	wait_for(&answer, 1);
+	ck_assert_int_eq(answer.last, 0);
+	ck_assert_uint_eq(index_n_pending(index_), 0);
+	stop(true);
+
+	start();
+	ck_assert(!got.loaded.is_new);
+	ck_assert(got.loaded.was_clean);
+	ck_assert_uint_eq(got.loaded.n_blobs, 500);
+	ck_assert_uint_eq(got.n_blobs, 500);
+	for (size_t i = 1; i < got.n_blobs; i++)
+		ck_assert_int_lt(
+			memcmp(got.blobs[i - 1].digest.hash, got.blobs[i].digest.hash, DIGEST_HASH_SIZE), 0);
+	for (uint64_t n = 0; n < 500; n++) {
+		struct index_blob blob = blob_of(n);
+		const struct index_blob *found = find(&blob.digest);
+
+		ck_assert_ptr_nonnull(found);
+		ck_assert_uint_eq(found->kinds, blob.kinds);
+		ck_assert_uint_eq(found->allocated[0], blob.allocated[0]);
+		ck_assert_uint_eq(found->allocated[1], blob.allocated[1]);
+		ck_assert_uint_eq(found->used, blob.used);
+	}
+	ck_assert_uint_eq(got.n_trees, 1);
+	ck_assert_mem_eq(&got.tree, &tree, sizeof(tree));
+	ck_assert_uint_eq(got.n_tags, 1);
+	ck_assert_str_eq(got.tag_name, tag.name);
+	ck_assert(digest_equal(&got.tag.digest, &tag.digest));
+	ck_assert_uint_eq(got.tag.uid, tag.uid);
+	stop(true);
+}
+END_TEST
+
+START_TEST(changes_within_a_batch_happen_in_order)
+{
+	struct index_batch *batch = index_batch_new();
+	struct index_tree tree = { .digest = digest_of(1), .used = 1 };
+	struct index_tag tag = { "t", digest_of(1), 0 };
+	struct index_blob blob = blob_of(1), gone = blob_of(2);
+	struct answer answer = { 0 };
+
+	start();
+	index_batch_put_blob(batch, &gone);
+	index_batch_drop_blob(batch, &gone.digest);
+	index_batch_touch_blob(batch, &gone.digest, 99); /* a row that is gone stays gone */
+	index_batch_put_blob(batch, &blob);
+	index_batch_touch_blob(batch, &blob.digest, 77);
+	index_batch_put_tree(batch, &tree);
+	index_batch_touch_tree(batch, &tree.digest, 88, 5);
+	index_batch_put_tag(batch, &tag);
+	index_batch_drop_tag(batch, "t");
+	index_batch_drop_tag(batch, "none");
+	submit(batch, &answer);
+	wait_for(&answer, 1);
+	batch = index_batch_new();
+	index_batch_put_tag(batch, &tag);
+	index_batch_drop_tree(batch, &gone.digest);
+	submit(batch, &answer);
+	stop(false);
+	ck_assert_uint_eq(answer.n_done, 2); /* free commits what waits */
+	ck_assert_uint_eq(answer.n_failed, 0);
+
+	start();
+	ck_assert_uint_eq(got.n_blobs, 1);
+	ck_assert_uint_eq(got.blobs[0].used, 77);
+	ck_assert_uint_eq(got.tree.used, 88);
+	ck_assert_uint_eq(got.tree.hits, 5);
+	ck_assert_uint_eq(got.n_tags, 1);
+	stop(true);
+}
+END_TEST
+
+START_TEST(only_a_clean_stop_is_remembered_as_one)
+{
+	start();
+	stop(false);
+	start();
+	ck_assert(!got.loaded.was_clean);
+	stop(true);
+	start();
+	ck_assert(got.loaded.was_clean);
+	stop(false);
+	start();
+	ck_assert(!got.loaded.was_clean);
+	stop(true);
+}
+END_TEST
+
+START_TEST(the_index_is_private_and_one_file_when_stopped)
+{
+	struct answer answer = { 0 };
+	struct stat st;
+
+	(void)umask(0);
+	start();
+	submit_blob(1, &answer);
+	wait_for(&answer, 1);
+	ck_assert_int_eq(stat(path_of("index.sqlite"), &st), 0);
+	ck_assert_uint_eq(st.st_mode, S_IFREG | 0600);
+	ck_assert_int_eq(stat(path_of("index.sqlite-wal"), &st), 0);
+	ck_assert_uint_eq(st.st_mode, S_IFREG | 0600);
+	ck_assert_int_ne(access(path_of("index.sqlite-shm"), F_OK), 0);
+	stop(true);
+	ck_assert_int_ne(access(path_of("index.sqlite-wal"), F_OK), 0);
+}
+END_TEST
+
+/* Batches of three blobs, killed in the middle of them; what was answered is counted in a pipe. */
+static void put_until_killed(int fd)
+{
+	struct answer answer = { 0 };
+
+	start();
+	for (uint64_t n = 0;; n++) {
+		struct index_batch *batch = index_batch_new();
+		size_t n_done = answer.n_done;
+
+		for (uint64_t i = 0; i < 3; i++) {
+			struct index_blob blob = blob_of(3 * n + i);
+
+			index_batch_put_blob(batch, &blob);
+		}
+		submit(batch, &answer);
+		if (n % 8 == 0)
+			(void)event_base_loop(base, EVLOOP_ONCE);
+		for (; n_done < answer.n_done; n_done++)
+			if (write(fd, "", 1) != 1)
+				_exit(1);
+	}
+}
+
+START_TEST(a_killed_process_loses_nothing_answered_and_halves_no_batch)
+{
+	size_t n_answered = 0;
+	char bytes[4096];
+	int fds[2];
+	ssize_t n;
+	pid_t pid;
+
+	start(); /* names the folder */
+	stop(false);
+	ck_assert_int_eq(pipe(fds), 0);
+	pid = fork();
+	if (pid == 0)
+		put_until_killed(fds[1]);
+	(void)close(fds[1]);
+	while (n_answered < 2000 && (n = read(fds[0], bytes, sizeof(bytes))) > 0)
+		n_answered += (size_t)n;
+	ck_assert_int_eq(kill(pid, SIGKILL), 0);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	while ((n = read(fds[0], bytes, sizeof(bytes))) > 0)
+		n_answered += (size_t)n;
+	ck_assert_uint_ge(n_answered, 2000);
+
+	start();
+	ck_assert(!got.loaded.was_clean);
+	ck_assert_uint_eq(got.n_blobs % 3, 0);
+	ck_assert_uint_ge(got.n_blobs, 3 * n_answered);
+	for (uint64_t i = 0; i < got.n_blobs; i++)
+		ck_assert_uint_lt(got.blobs[i].used,
+				  got.n_blobs); /* the first ones: in the order submitted */
+	stop(true);
+	(void)close(fds[0]);
+}
+END_TEST
+
+START_TEST(batches_that_wait_are_committed_together)
+{
+	struct answer answer = { 0 };
+
+	start();
+	for (uint64_t n = 0; n < 1000; n++)
+		submit_blob(n, &answer);
+	wait_for(&answer, 1000);
+	ck_assert_uint_eq(answer.n_failed, 0);
+	ck_assert_uint_le(index_n_commits(index_), 10);
+	stop(true);
+	start();
+	ck_assert_uint_eq(got.n_blobs, 1000);
+	stop(true);
+}
+END_TEST
+
+START_TEST(a_bad_batch_fails_alone_and_whole)
+{
+	struct index_batch *batch = index_batch_new();
+	struct index_blob good = blob_of(5), bad = blob_of(6);
+	struct answer answers[4] = { 0 };
+
+	start();
+	submit_blob(0, &answers[0]); /* keeps the lane while the others gather */
+	submit_blob(1, &answers[1]);
+	bad.kinds = 0; /* against a CHECK of the table */
+	index_batch_put_blob(batch, &good);
+	index_batch_put_blob(batch, &bad);
+	submit(batch, &answers[2]);
+	submit_blob(2, &answers[3]);
+	for (int i = 0; i < 4; i++)
+		wait_for(&answers[i], 1);
+	ck_assert_int_eq(answers[0].last, 0);
+	ck_assert_int_eq(answers[1].last, 0);
+	ck_assert_int_eq(answers[2].last, -EINVAL);
+	unit_ck_err(&answers[2].err, err_code_of_errno(EINVAL), "CHECK constraint failed");
+	ck_assert_int_eq(answers[3].last, 0);
+	stop(true);
+	start();
+	ck_assert_uint_eq(got.n_blobs, 3);
+	ck_assert_ptr_null(find(&good.digest));
+	stop(true);
+}
+END_TEST
+
+static void run_sql(const char *sql)
+{
+	sqlite3 *db;
+
+	ck_assert_int_eq(sqlite3_open(path_of("index.sqlite"), &db), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_close(db), SQLITE_OK);
+}
+
+/* One digest of all files' names, times and bytes. */
+static struct digest digest_of_folder(void)
+{
+	AUTO(hasher) hasher = hasher_new();
+	struct dirent **entries;
+	int n = scandir(folder, &entries, NULL, alphasort);
+	struct digest digest;
+
+	ck_assert_int_gt(n, 2);
+	for (int i = 0; i < n; i++) {
+		int fd = open(path_of(entries[i]->d_name), O_RDONLY);
+		char bytes[4096];
+		struct stat st;
+		ssize_t len;
+
+		ck_assert_int_eq(fstat(fd, &st), 0);
+		hasher_update(hasher, entries[i]->d_name, strlen(entries[i]->d_name));
+		hasher_update(hasher, &st.st_mtim, sizeof(st.st_mtim));
+		while (S_ISREG(st.st_mode) && (len = read(fd, bytes, sizeof(bytes))) > 0)
+			hasher_update(hasher, bytes, (size_t)len);
+		(void)close(fd);
+		free(entries[i]);
+	}
+	free(entries);
+	hasher_finish(hasher, &digest);
+	return digest;
+}
+
+static void ck_refused(int r, enum err_code code, const char *words)
+{
+	struct answer answer = { 0 };
+
+	load();
+	ck_assert_int_eq(got.r, r);
+	unit_ck_err(&got.err, code, words);
+	submit_blob(1, &answer); /* no crash, and no success either */
+	wait_for(&answer, 1);
+	ck_assert_int_eq(answer.last, -EIO);
+	stop(true);
+}
+
+START_TEST(a_newer_version_is_refused_untouched)
+{
+	struct digest before, after;
+
+	start();
+	stop(true);
+	run_sql("PRAGMA user_version = 2");
+	before = digest_of_folder();
+	ck_refused(-EPROTO, ERR_FAILED_PRECONDITION, "newer");
+	after = digest_of_folder();
+	ck_assert(digest_equal(&before, &after));
+}
+END_TEST
+
+/* A newer dircached was killed: its version is in the WAL alone. */
+START_TEST(a_newer_version_that_is_still_in_the_wal_is_refused_untouched)
+{
+	struct digest before, after;
+	pid_t pid;
+
+	start();
+	stop(true);
+	pid = fork();
+	if (pid == 0) {
+		sqlite3 *db;
+
+		(void)sqlite3_open(path_of("index.sqlite"), &db);
+		(void)sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA user_version = 2", NULL, NULL,
+				   NULL);
+		_exit(0); /* without closing it */
+	}
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert_int_eq(access(path_of("index.sqlite-wal"), F_OK), 0);
+	before = digest_of_folder();
+	ck_refused(-EPROTO, ERR_FAILED_PRECONDITION, "newer");
+	after = digest_of_folder();
+	ck_assert(digest_equal(&before, &after));
+}
+END_TEST
+
+START_TEST(another_programs_database_is_refused)
+{
+	start();
+	stop(true);
+	run_sql("PRAGMA application_id = 1");
+	ck_refused(-EPROTO, ERR_FAILED_PRECONDITION, "another program");
+}
+END_TEST
+
+START_TEST(a_damaged_index_is_refused_with_words)
+{
+	struct answer answer = { 0 };
+	char garbage[8192];
+	int fd;
+
+	start();
+	for (uint64_t n = 0; n < 1000; n++)
+		submit_blob(n, &answer);
+	wait_for(&answer, 1000);
+	stop(true);
+	memset(garbage, 0x5a, sizeof(garbage));
+	fd = open(path_of("index.sqlite"), O_WRONLY);
+	ck_assert_int_eq(pwrite(fd, garbage, sizeof(garbage), 8192), (ssize_t)sizeof(garbage));
+	ck_refused(-EIO, ERR_INTERNAL, "damaged");
+	ck_assert_int_eq(pwrite(fd, garbage, sizeof(garbage), 0), (ssize_t)sizeof(garbage));
+	ck_refused(-EIO, ERR_INTERNAL, "damaged");
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(a_row_that_cannot_be_ours_is_refused)
+{
+	start();
+	stop(true);
+	run_sql("PRAGMA ignore_check_constraints = ON;"
+		"INSERT INTO blobs VALUES (x'00', 1, 1, 0, 0, 0)");
+	ck_refused(-EIO, ERR_INTERNAL, "'blobs' makes no sense");
+}
+END_TEST
+
+START_TEST(a_folder_that_is_not_there_is_an_error_with_words)
+{
+	(void)snprintf(folder, sizeof(folder), "%s/none", unit_folder);
+	ck_refused(-ENOENT, ERR_NOT_FOUND, "none/index.sqlite");
+}
+END_TEST
+
+UNIT_MAIN("index", everything_comes_back_as_it_was_put, changes_within_a_batch_happen_in_order,
+	  only_a_clean_stop_is_remembered_as_one, the_index_is_private_and_one_file_when_stopped,
+	  a_killed_process_loses_nothing_answered_and_halves_no_batch,
+	  batches_that_wait_are_committed_together, a_bad_batch_fails_alone_and_whole,
+	  a_newer_version_is_refused_untouched, a_newer_version_that_is_still_in_the_wal_is_refused_untouched,
+	  another_programs_database_is_refused, a_damaged_index_is_refused_with_words,
+	  a_row_that_cannot_be_ours_is_refused, a_folder_that_is_not_there_is_an_error_with_words)
