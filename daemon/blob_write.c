@@ -105,6 +105,9 @@ int blob_stream(struct blob_writer *writer, int from_fd, int to_fd, uint64_t siz
 	ssize_t n;
 	int r;
 
+	/* XFS reserves blocks ahead of a file that grows, by as much again, and counts them as its own. */
+	if (to_fd >= 0 && (r = disk_ftruncate(to_fd, (off_t)size)) < 0)
+		return err_errno(err, r, "writing a blob of %llu bytes", (unsigned long long)size);
 	hasher_reset(writer->hasher);
 	while ((n = disk_pread(from_fd, writer->buffer, BUFFER_SIZE, (off_t)offset)) > 0) {
 		offset += (uint64_t)n;

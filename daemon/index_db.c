@@ -519,9 +519,9 @@ static int commit(struct index_db *db, const struct list *batches, const struct 
 				r = apply(db, LIST_ENTRY(l, struct index_batch, link), err);
 	if (r == 0)
 		r = execute(db, "COMMIT", "writing", err);
+	/* SQLite may have rolled back already, and complains then. */
 	if (r < 0)
-		(void)execute(db, "ROLLBACK", "",
-			      NULL); /* SQLite may have done so itself, and complains then */
+		(void)execute(db, "ROLLBACK", "", NULL);
 	return r;
 }
 

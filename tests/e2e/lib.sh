@@ -32,6 +32,8 @@ top=$(cd "$here/../.." && pwd)
 # shellcheck disable=SC2034
 python=("${PYTHON3:-/usr/bin/python3}" -B)
 dir=$(mktemp -d /tmp/dc.XXXXXX) || exit 99
+notes=$dir/notes # the harness's own
+mkdir "$notes"
 store=$dir/store
 socket=$dir/s
 daemon_log=$dir/daemon.log
@@ -82,7 +84,7 @@ trap 'exit 143' TERM
 # A story that hangs is ended from here: its children (clients, daemons) first, or bash would not look up.
 watch_story() { # SECONDS PID
 	local pid children
-	read -rt "$1" _ <>"$dir/never"
+	read -rt "$1" _ <>"$notes/never"
 	grep -q "^PPid:.$2\$" "/proc/$BASHPID/status" || return # the story was killed
 	echo "Bail out! no end after $1 seconds" >&3
 	read -ra children <"/proc/$2/task/$2/children"
@@ -92,7 +94,7 @@ watch_story() { # SECONDS PID
 	kill -TERM "$2"
 }
 
-mkfifo "$dir/never"
+mkfifo "$notes/never"
 watch_story "${STORY_SECONDS:-180}" $$ &
 
 # Say why, and end the story as failed: what it needs to go on is not there.
@@ -145,16 +147,16 @@ report() { # STATUS CLAIM
 	n_failed=$((n_failed + 1))
 	echo "not ok $n_checks - $2" >&3
 	echo "# line ${BASH_LINENO[1]}, status $1" >&3
-	head -c 3000 "$dir/out" | tr -c '[:print:]\n' '?' | head -n 30 | sed 's/^/# /' >&3
+	head -c 3000 "$notes/out" | tr -c '[:print:]\n' '?' | head -n 30 | sed 's/^/# /' >&3
 }
 
 # check CLAIM COMMAND...: the command, perhaps a function, succeeds.
 check() {
 	local claim=$1 status
 	shift
-	"$@" >"$dir/out" 2>&1
+	"$@" >"$notes/out" 2>&1
 	status=$?
-	[ "$status" = 0 ] || echo "$*" >>"$dir/out"
+	[ "$status" = 0 ] || echo "$*" >>"$notes/out"
 	report "$status" "$claim"
 }
 
@@ -213,10 +215,10 @@ matches() { # TEXT REGEX
 # Nothing goes to standard output, and something to standard error.
 complains() { # COMMAND...
 	local got
-	"$@" >"$dir/stdout" 2>"$dir/stderr"
+	"$@" >"$notes/stdout" 2>"$notes/stderr"
 	got=$?
-	cat "$dir/stdout" "$dir/stderr"
-	[ ! -s "$dir/stdout" ] && [ -s "$dir/stderr" ] || return 1
+	cat "$notes/stdout" "$notes/stderr"
+	[ ! -s "$notes/stdout" ] && [ -s "$notes/stderr" ] || return 1
 	return "$got"
 }
 
@@ -224,9 +226,9 @@ complains() { # COMMAND...
 eventually() { # SECONDS COMMAND...
 	local end=$((SECONDS + $1))
 	shift
-	until "$@" >"$dir/eventually" 2>&1; do
+	until "$@" >"$notes/eventually" 2>&1; do
 		if ((SECONDS > end)); then
-			cat "$dir/eventually"
+			cat "$notes/eventually"
 			return 1
 		fi
 		sleep 0.05
@@ -255,8 +257,8 @@ together() { # N COMMAND...
 # Start dircached with these options and wait until it is ready. Its log is added to $daemon_log.
 start_daemon() {
 	launch_daemon "$@"
-	dircache ping --wait 20 >"$dir/ping" 2>&1 && kill -0 "$daemon_pid" 2>/dev/null && return
-	cat "$dir/ping"
+	dircache ping --wait 20 >"$notes/ping" 2>&1 && kill -0 "$daemon_pid" 2>/dev/null && return
+	cat "$notes/ping"
 	die "the daemon did not start"
 }
 
@@ -299,25 +301,25 @@ counters_are() {
 
 # Remember all counters now; counters_added NAME=VALUE compares what came to them since.
 counters_note() {
-	dircache --json stats | tr -d ' \n' >"$dir/noted"
+	dircache --json stats | tr -d ' \n' >"$notes/noted"
 }
 
 counters_added() {
-	compare_counters "$dir/noted" "$@"
+	compare_counters "$notes/noted" "$@"
 }
 
 # What counters_note remembered of one.
 noted() { # NAME
-	grep -o "\"$1\":[0-9]*" "$dir/noted" | cut -d: -f2
+	grep -o "\"$1\":[0-9]*" "$notes/noted" | cut -d: -f2
 }
 
 compare_counters() { # FILE|"" NAME=VALUE...
 	local noted=$1 pair name now before=0 wrong=0
 	shift
-	dircache --json stats | tr -d ' \n' >"$dir/stats" || return
+	dircache --json stats | tr -d ' \n' >"$notes/stats" || return
 	for pair in "$@"; do
 		name=${pair%%=*}
-		now=$(grep -o "\"$name\":[0-9]*" "$dir/stats" | cut -d: -f2)
+		now=$(grep -o "\"$name\":[0-9]*" "$notes/stats" | cut -d: -f2)
 		[ -z "$noted" ] || before=$(grep -o "\"$name\":[0-9]*" "$noted" | cut -d: -f2)
 		[ -n "$now" ] && [ "$((now - before))" = "${pair#*=}" ] && continue
 		echo "$name is ${now:-not there}${noted:+, was $before}; not $pair"

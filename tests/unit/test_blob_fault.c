@@ -7,11 +7,21 @@
 
 #include <errno.h>
 
-static unsigned calls_left; /* until one fails; 0: none does */
+static void (*after_link)(void), (*before_rename)(void); /* called once */
+static unsigned calls_left;                              /* until one fails; 0: none does */
 
 static int is_due(void)
 {
 	return calls_left > 0 && --calls_left == 0;
+}
+
+static void call_once(void (**hook)(void))
+{
+	void (*f)(void) = *hook;
+
+	*hook = NULL;
+	if (f)
+		f();
 }
 
 /* The real ones, by another name. */
@@ -28,6 +38,7 @@ static int is_due(void)
 #define disk_renameat2  real_renameat2
 #define disk_fchmod     real_fchmod
 #define disk_futimens   real_futimens
+#define disk_ftruncate  real_ftruncate
 int disk_openat(int dirfd, const char *path, int flags, mode_t mode);
 int disk_reopen(int fd, int flags);
 ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset);
@@ -40,6 +51,7 @@ int disk_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, 
 int disk_link_fd(int fd, int to_dirfd, const char *to);
 int disk_renameat2(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags);
 int disk_fchmod(int fd, mode_t mode);
+int disk_ftruncate(int fd, off_t size);
 int disk_futimens(int fd, const struct timespec times[2]);
 #include "daemon/disk.c"
 #undef disk_openat
@@ -55,6 +67,7 @@ int disk_futimens(int fd, const struct timespec times[2]);
 #undef disk_renameat2
 #undef disk_fchmod
 #undef disk_futimens
+#undef disk_ftruncate
 
 int disk_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
@@ -110,11 +123,15 @@ int disk_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, 
 
 int disk_link_fd(int fd, int to_dirfd, const char *to)
 {
-	return is_due() ? -ENOSPC : real_link_fd(fd, to_dirfd, to);
+	int r = is_due() ? -ENOSPC : real_link_fd(fd, to_dirfd, to);
+
+	call_once(&after_link);
+	return r;
 }
 
 int disk_renameat2(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {
+	call_once(&before_rename);
 	return is_due() ? -ENOSPC : real_renameat2(from_dirfd, from, to_dirfd, to, flags);
 }
 
@@ -123,10 +140,17 @@ int disk_fchmod(int fd, mode_t mode)
 	return is_due() ? -EIO : real_fchmod(fd, mode);
 }
 
+int disk_ftruncate(int fd, off_t size)
+{
+	return is_due() ? -EFBIG : real_ftruncate(fd, size);
+}
+
 int disk_futimens(int fd, const struct timespec times[2])
 {
 	return is_due() ? -EIO : real_futimens(fd, times);
 }
+
+#include <sys/wait.h>
 
 #include "common/hash.h"
 #include "tests/unit/store.h"
@@ -258,4 +282,67 @@ START_TEST(a_call_that_fails_leaves_the_store_sound)
 }
 END_TEST
 
-UNIT_MAIN("blob_fault", a_call_that_fails_leaves_the_store_sound)
+/* ---- in the middle ---- */
+
+static int exec_status = -1;
+
+/* Run the executable that has just got its name. */
+static void execute_it(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		char *argv[] = { (char *)path_of(&digest, BLOB_EXEC), NULL };
+
+		if (fchdir(folder) == 0)
+			(void)execv(argv[0], argv);
+		_exit(errno);
+	}
+	ck_assert_int_eq(waitpid(pid, &exec_status, 0), pid);
+}
+
+START_TEST(an_executable_runs_in_the_moment_it_has_its_name)
+{
+	static const char script[] = "#!/bin/sh\nexit 0\n";
+	struct blob_info info;
+
+	open_store();
+	hash_bytes(script, strlen(script), &digest);
+	after_link = execute_it;
+	ck_assert_int_eq(blob_write(writer, script, strlen(script), BLOB_EXEC, &info, NULL, &err), 0);
+	ck_assert(WIFEXITED(exec_status));
+	ck_assert_msg(WEXITSTATUS(exec_status) == 0, "exec: %s", strerror(WEXITSTATUS(exec_status)));
+	close_store();
+}
+END_TEST
+
+static void put_in_a_good_one(void)
+{
+	ck_assert_int_eq(write_plain(), 0);
+}
+
+START_TEST(a_good_inode_that_came_meanwhile_is_not_taken_out)
+{
+	struct blob_info info;
+	unsigned n_changed;
+	int fd;
+
+	open_store();
+	digest = put(TEXT, BLOB_PLAIN);
+	ck_assert_int_eq(fchmodat(folder, path_of(&digest, BLOB_PLAIN), 0644, 0), 0);
+	fd = openat(folder, path_of(&digest, BLOB_PLAIN), O_WRONLY | O_APPEND);
+	ck_assert_int_eq(write(fd, "!", 1), 1);
+	(void)close(fd);
+	before_rename = put_in_a_good_one;
+	ck_assert_int_eq(blob_renew(writer, &digest, BLOB_EXEC, false, &info, &n_changed, &err),
+			 BLOB_MISSING);
+	ck_assert_ptr_null(before_rename);
+	ck_assert_uint_eq(n_changed, 0);
+	ck_assert_int_eq(blob_stat(store, &digest, BLOB_PLAIN, NULL, NULL), 0);
+	ck_assert_uint_eq(count_entries(folder, "tmp"), 0);
+	close_store();
+}
+END_TEST
+
+UNIT_MAIN("blob_fault", a_call_that_fails_leaves_the_store_sound,
+	  an_executable_runs_in_the_moment_it_has_its_name, a_good_inode_that_came_meanwhile_is_not_taken_out)
