@@ -71,6 +71,7 @@ struct directory {
 	const struct directory_node *directories;
 	const struct symlink_node *symlinks;
 	const struct node_properties *properties; /* of the Directory itself, or NULL */
+	uint64_t file_bytes;                      /* sum of the files' sizes; saturates at UINT64_MAX */
 	size_t memory;                            /* bytes that all of this takes */
 };
 

@@ -474,6 +474,16 @@ static void relocate_lists(const struct decoder *d, char *base)
 	}
 }
 
+static uint64_t sum_sizes(const struct file_node *files, size_t n)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (__builtin_add_overflow(sum, files[i].digest.size, &sum))
+			return UINT64_MAX;
+	return sum;
+}
+
 /* The block has its final size and place; from here on it is a struct directory. */
 static struct directory *decoder_take(struct decoder *d, const struct node_properties *properties)
 {
@@ -493,6 +503,7 @@ static struct directory *decoder_take(struct decoder *d, const struct node_prope
 	};
 	relocate_properties(base, &directory->properties);
 	relocate_lists(d, base);
+	directory->file_bytes = sum_sizes(directory->files, directory->n_files);
 	return directory;
 }
 

@@ -72,17 +72,11 @@ static int open_folder(int dirfd, const char *name, mode_t mode, struct err *err
 	return r < 0 ? err_errno(err, r, "making the store's folder '%s'", name) : r;
 }
 
-static int make_fanout(int kind_fd, struct err *err)
+int blob_make_fanout(struct blob_store *store, enum blob_kind kind, const struct blob_name *name)
 {
-	for (unsigned i = 0; i < 256; i++) {
-		char name[3] = { 0 };
-		int r;
+	char folder[3] = { name->text[0], name->text[1], '\0' };
 
-		(void)print_byte((uint8_t)i, name);
-		if ((r = make_folder(kind_fd, name, 0711)) < 0)
-			return err_errno(err, r, "making the store's folders '00' to 'ff'");
-	}
-	return 0;
+	return make_folder(store->kind_fds[kind], folder, 0711);
 }
 
 /* Give a file the time we want, and see which one the file system makes of it. */
@@ -119,12 +113,9 @@ static int open_folders(struct blob_store *store, struct err *err)
 {
 	int r;
 
-	for (unsigned i = 0; i < BLOB_KINDS; i++) {
+	for (unsigned i = 0; i < BLOB_KINDS; i++)
 		if ((r = store->kind_fds[i] = open_folder(store->store_fd, kind_names[i], 0711, err)) < 0)
 			return r;
-		if ((r = make_fanout(store->kind_fds[i], err)) < 0)
-			return r;
-	}
 	return store->tmp_fd = open_folder(store->store_fd, "tmp", 0700, err);
 }
 
@@ -439,11 +430,14 @@ int blob_scan(struct blob_store *store, enum blob_kind kind, unsigned fanout,
 {
 	char name[3] = { 0 };
 	struct dirent *entry;
+	struct stat st;
 	DIR *dir;
 	int r;
 
 	assert(fanout < 256);
 	(void)print_byte((uint8_t)fanout, name);
+	if (disk_fstatat(store->kind_fds[kind], name, &st, AT_SYMLINK_NOFOLLOW) == -ENOENT)
+		return 0; /* no blob begins with this byte */
 	dir = open_stream(store->kind_fds[kind], name, &r, err);
 	if (!dir)
 		return r;

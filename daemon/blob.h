@@ -51,8 +51,8 @@ enum {
 struct blob_store;
 
 /**
- * Open the store in a folder, making what is missing: blobs/, exec/ and their 256 fan-out folders (0711),
- * tmp/.
+ * Open the store in a folder, making what is missing: blobs/ and exec/ (0711; their fan-out folders come with
+ * the first blob in each), tmp/.
  *
  * @store_fd  borrowed for good: a descriptor of STORE
  *
@@ -134,7 +134,7 @@ DEFINE_AUTO(blob_writer);
 /**
  * Store bytes that are in memory.
  *
- * @info  out: digest and allocated bytes
+ * @info  out: digest and allocated bytes; the empty blob is BLOB_EXISTS: it is never stored
  *
  * Return: 0 (written), BLOB_EXISTS, or a negative errno. *changed, if not NULL, says whether a file
  * had that name that was changed since it was published: the new one has then taken its place.

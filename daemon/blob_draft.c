@@ -106,6 +106,9 @@ static int enter(struct blob_draft *draft, const struct digest *digest, struct b
 		int there;
 
 		r = link_draft(draft, store->kind_fds[draft->kind], name.text);
+		if (r == -ENOENT &&
+		    (r = blob_make_fanout(store, draft->kind, &name)) == 0) /* the first in it */
+			r = link_draft(draft, store->kind_fds[draft->kind], name.text);
 		if (r != -EEXIST)
 			break;
 		there = blob_look(store, digest, draft->kind, &name, &st, NULL);

@@ -48,6 +48,9 @@ bool blob_is_published(const struct blob_store *store, enum blob_kind kind, cons
 int blob_look(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
 	      const struct blob_name *name, struct stat *st, struct err *err);
 
+/* Make the fan-out folder of a name; it may be there. Return: 0, or a negative errno. */
+int blob_make_fanout(struct blob_store *store, enum blob_kind kind, const struct blob_name *name);
+
 /* A name in tmp/ that nobody else has. */
 enum { BLOB_TEMPORARY_SIZE = 16 + 1 + 16 + 1 };
 void blob_print_temporary(struct blob_store *store, char name[BLOB_TEMPORARY_SIZE]);

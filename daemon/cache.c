@@ -224,6 +224,8 @@ void cache_close(struct cache *cache)
 {
 	bool clean = cache->ready && recovery_is_whole(cache->recovery);
 
+	if (cache->trees)
+		trees_flush(cache->trees); /* uses since the last time */
 	tags_free(cache->tags);
 	trees_free(cache->trees);
 	nodes_free(cache->nodes);

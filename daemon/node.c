@@ -10,6 +10,7 @@
 enum {
 	LOAD_BATCH_MAX = 32, /* Directories a job reads: long enough to pay for the hand-over */
 	SCAN_STEP = 128,     /* entries looked up between two looks at the clock */
+	TELL_STEP = 128,     /* waiters told */
 };
 
 enum node_state {
@@ -25,6 +26,7 @@ enum node_state {
 struct edge {
 	struct node_waiter waiter;
 	struct node_inner *parent;
+	const struct node *child;
 };
 
 /* The loop's side of a node. */
@@ -175,43 +177,55 @@ static uint64_t add(uint64_t a, uint64_t b)
 	return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
 }
 
-static void compute_totals(struct node *node)
+/* What the Directory itself holds. */
+static void begin_totals(struct node *node)
 {
 	const struct directory *d = node->directory;
-	struct tree_totals *t = &node->totals;
 
-	*t = (struct tree_totals){ .n_files = d->n_files, .n_directories = 1, .n_symlinks = d->n_symlinks };
-	for (size_t i = 0; i < d->n_files; i++)
-		t->bytes = add(t->bytes, d->files[i].digest.size);
-	for (size_t i = 0; i < d->n_directories; i++) {
-		const struct tree_totals *c = &node->children[i]->totals;
-
-		t->n_files = add(t->n_files, c->n_files);
-		t->n_directories = add(t->n_directories, c->n_directories);
-		t->n_symlinks = add(t->n_symlinks, c->n_symlinks);
-		t->bytes = add(t->bytes, c->bytes);
-		t->depth = c->depth > t->depth ? c->depth : t->depth;
-	}
-	t->depth = add(t->depth, 1);
+	node->totals = (struct tree_totals){
+		.n_files = d->n_files,
+		.n_directories = 1,
+		.n_symlinks = d->n_symlinks,
+		.bytes = d->file_bytes,
+		.depth = 1,
+	};
 }
 
-/* Tell the waiters of one node; the reference that kept it while under way ends. */
+/* And what one of its children, resolved, stands for. */
+static void add_totals(struct node *node, const struct node *child)
+{
+	const struct tree_totals *c = &child->totals;
+	struct tree_totals *t = &node->totals;
+	uint64_t depth = add(c->depth, 1);
+
+	t->n_files = add(t->n_files, c->n_files);
+	t->n_directories = add(t->n_directories, c->n_directories);
+	t->n_symlinks = add(t->n_symlinks, c->n_symlinks);
+	t->bytes = add(t->bytes, c->bytes);
+	t->depth = depth > t->depth ? depth : t->depth;
+}
+
+/* Tell some waiters of one node; when all are told, the reference that kept it while under way ends. */
 static void settle(struct node_inner *n)
 {
 	struct list *l;
 
-	n->state = n->failure ? NODE_FAILED : NODE_RESOLVED;
-	if (n->failure)
-		map_remove(&n->nodes->map, &n->node.digest);
-	else
-		compute_totals(&n->node);
-	free(TAKE(n->edges));
-	n->nodes->n_waiting--;
-	while ((l = list_pop(&n->waiters))) {
+	if (n->state == NODE_SETTLING) {
+		n->state = n->failure ? NODE_FAILED : NODE_RESOLVED;
+		if (n->failure)
+			map_remove(&n->nodes->map, &n->node.digest);
+	}
+	for (unsigned i = 0; i < TELL_STEP && (l = list_pop(&n->waiters)); i++) {
 		struct node_waiter *waiter = LIST_ENTRY(l, struct node_waiter, link);
 
 		waiter->settled(waiter, n->failure);
 	}
+	if (!list_is_empty(&n->waiters)) {
+		list_append(&n->nodes->settled, &n->link);
+		return;
+	}
+	free(TAKE(n->edges));
+	n->nodes->n_waiting--;
 	node_put(&n->node);
 }
 
@@ -246,6 +260,8 @@ static void on_child_settled(struct node_waiter *waiter, const struct node_failu
 			mine->err = failure->err;
 		for (size_t i = 0; i < failure->n_missing; i++)
 			add_missing(mine, &failure->missing[i]);
+	} else {
+		add_totals(&parent->node, edge->child);
 	}
 	parent->pending--;
 	settle_if_done(parent);
@@ -349,10 +365,12 @@ static void scan_child(struct node_inner *n, size_t i)
 	n->node.children[i] = &child->node;
 	if (child->node.digest.size != d->digest.size)
 		fail_size(n, d->name, &d->digest, child->node.digest.size);
-	if (child->state == NODE_RESOLVED)
+	if (child->state == NODE_RESOLVED) {
+		add_totals(&n->node, &child->node);
 		return;
-	n->edges[i].waiter.settled = on_child_settled;
-	n->edges[i].parent = n;
+	}
+	n->edges[i] = (struct edge){ .waiter.settled = on_child_settled, .parent = n, .child = &child->node };
+	list_init(&n->edges[i].waiter.link);
 	node_wait(&child->node, &n->edges[i].waiter);
 	n->pending++;
 }
@@ -383,8 +401,7 @@ static void start_scan(struct node_inner *n, struct directory *directory)
 		n->node.children = xcalloc(directory->n_directories, sizeof(struct node *));
 		n->edges = xcalloc(directory->n_directories, sizeof(*n->edges));
 	}
-	for (size_t i = 0; i < directory->n_directories; i++)
-		list_init(&n->edges[i].waiter.link);
+	begin_totals(&n->node);
 	n->state = NODE_SCANNING;
 	list_append(&n->nodes->scanning, &n->link);
 	slice_start(n->nodes->parts.slicer, &n->nodes->slice);

@@ -129,8 +129,10 @@ static const struct put_entry *directory_of(const struct put *put, uint32_t numb
 {
 	size_t i = 0;
 
-	while (put->entries[i].type != PUT_DIRECTORY || put->entries[i].number != number)
-		assert(++i < put->n_entries); /* numbers of parents were checked when they came */
+	while (i < put->n_entries &&
+	       (put->entries[i].type != PUT_DIRECTORY || put->entries[i].number != number))
+		i++;
+	assert(i < put->n_entries); /* numbers of parents were checked when they came */
 	return &put->entries[i];
 }
 

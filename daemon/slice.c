@@ -37,7 +37,8 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 	while ((l = list_pop(&slicer->waiting))) {
 		struct slice *slice = LIST_ENTRY(l, struct slice, link);
 
-		if (slice->step(slice) && list_is_empty(&slice->link)) /* it may have been started from within */
+		if (slice->step(slice) &&
+		    list_is_empty(&slice->link)) /* it may have been started from within */
 			list_append(&slicer->waiting, &slice->link);
 		if (slice_now_ns() >= end)
 			break;

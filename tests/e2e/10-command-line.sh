@@ -20,7 +20,7 @@ closed_stdout() {
 check 'dircache --help lists the commands' says 'materialize' exits 0 dircache --help
 check 'dircached --help lists the options' says '--store' exits 0 dircached --help
 check 'dircache --version names itself' says 'dircache ' exits 0 dircache --version
-check 'dircached --version names itself' says 'dircached ' exits 0 dircached --version
+check 'dircached --version is the same' prints "$(dircache --version)" dircached --version
 for command in $commands; do
 	check "dircache --help names $command" says "$command" exits 0 dircache --help
 	check "$command --help says how to use it" says "$command" exits 0 dircache "$command" --help
@@ -79,6 +79,7 @@ tree=$(make_tree 'a: hello')
 blob=$(printf hello | sha256sum)
 blob=${blob%% *}/5
 check 'cat prints the bytes alone' prints hello dircache cat "$blob"
+dircache tag some "$tree"
 check 'cat to a full device fails' exits 1 to_full dircache cat "$blob"
 for command in ping stats trees tags "ls $tree" "put $dir/made"; do
 	# shellcheck disable=SC2086 # words

@@ -26,6 +26,11 @@ if [ -n "${builddir-}" ]; then
 	export PATH
 fi
 
+if ! command -v dircache >/dev/null || ! command -v dircached >/dev/null; then
+	echo 'Bail out! dircache and dircached are not in PATH; set builddir'
+	exit 99
+fi
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck disable=SC2034 # for the stories
 top=$(cd "$here/../.." && pwd)
