@@ -163,7 +163,7 @@ static int copy(struct plan *plan, int dirfd, const char *name, const struct fil
 		return fail(plan, r, &err);
 	tally->copied += !reflinked;
 	tally->reflinked += reflinked;
-	return set_times(plan, dirfd, name, file);
+	return file->properties && file->properties->has_mtime ? set_times(plan, dirfd, name, file) : 0;
 }
 
 /* Linking cannot work between these two places. */

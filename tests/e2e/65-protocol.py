@@ -103,7 +103,7 @@ def put_in_steps(story, client):
     story.check("with new blobs", result["new_blobs"] >= 201 and result["new_bytes"] > 0, result)
     tags = client.call("tags")["tags"]
     story.check_is("the tag names it", tags, [{"name": "a/tag-1.0", "digest": result["digest"]}])
-    why = refused(client, "invalid_argument", "put", {"step": "abort", "put": put})
+    why = refused(client, "failed_precondition", "put", {"step": "abort", "put": put})
     story.check("the put is over: its number means nothing", not why, why)
     return result
 
@@ -275,15 +275,15 @@ def wrong_requests(story, client, tree):
         ("a text for a bool", "has", {"digests": [], "tree": "yes"}),
         ("an array of numbers for digests", "has", {"digests": [1, 2]}),
         ("over 4,096 digests", "has", {"digests": [digest_of(b"")] * 4097}),
-        ("a limit over 4,096", "ls", {"digest": tree, "limit": 4097}),
         ("an unknown step", "put", {"step": "jump"}),
-        ("entries of a put that never began", "put", {"step": "entries", "put": 99, "entries": []}),
-        ("commit of a put that never began", "put", {"step": "commit", "put": 99}),
         ("fds where none came", "materialize", {"digest": tree, "name": b"x", "fds": 1}),
         ("cancel of no request", "cancel", {}),
     ):
         why = refused(client, "invalid_argument", method, params)
         story.check(claim + " is invalid_argument", not why, why)
+    for step in "entries", "commit", "abort":
+        why = refused(client, "failed_precondition", "put", {"step": step, "put": 99})
+        story.check(step + " of a put that never began is failed_precondition", not why, why)
     folder = os.open(story.dir, os.O_PATH)
     target = {"digest": tree, "name": b"x"}
     for claim, method, params, fds in (
@@ -310,7 +310,7 @@ def wrong_entries(story, client):
             story.check_is(claim + " is refused", error.code, code)
         for each in fds:
             os.close(each)
-        why = refused(client, "invalid_argument", "put", {"step": "commit", "put": put})
+        why = refused(client, "failed_precondition", "put", {"step": "commit", "put": put})
         story.check("and the put is over", not why, why)
 
     attempt("a name with a slash", [{"type": "file", "name": b"a/b", "fd": 0}], 1)

@@ -62,9 +62,10 @@ check 'of one blob for each content' counters_added blobs=$((300 + 10 + 1 + 1))
 
 # ---- while it is put ----
 
-# A file of one letter throughout, rewritten in place with the next letter again and again.
+# A file of one letter throughout, rewritten in place with the next letter again and again. For the
+# background: it takes the shell's place, so that $! is what must be ended.
 rewrite() { # FILE
-	"${python[@]}" - "$1" <<-'END'
+	exec "${python[@]}" - "$1" <<-'END'
 	import itertools, os, sys
 	fd = os.open(sys.argv[1], os.O_RDWR)
 	for letter in itertools.cycle(b"ABCDEFGH"):
@@ -99,7 +100,7 @@ check 'left alone it can be put' prints "$(digest_of "$dir/torn")" dircache put 
 
 # Files that come and go, some of them for folders.
 churn() { # FOLDER
-	"${python[@]}" - "$1" <<-'END'
+	exec "${python[@]}" - "$1" <<-'END'
 	import itertools, os, sys
 	os.chdir(sys.argv[1])
 	for i in itertools.count():

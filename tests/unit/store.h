@@ -75,4 +75,73 @@ static inline size_t count_entries(int dirfd, const char *name)
 	return n - 2;
 }
 
+static inline int look(const struct digest *digest, enum blob_kind kind)
+{
+	return blob_stat(store, digest, kind, NULL, NULL);
+}
+
+static inline struct stat stat_of(const struct digest *digest, enum blob_kind kind)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstatat(folder, path_of(digest, kind), &st, AT_SYMLINK_NOFOLLOW), 0);
+	return st;
+}
+
+static inline void ck_holds(const struct digest *digest, const char *text)
+{
+	uint8_t *bytes = NULL;
+	int r = blob_read(store, digest, 1 << 20, &bytes, &err);
+
+	ck_assert_msg(r == 0, "%d %s", r, err.text);
+	ck_assert_mem_eq(bytes, text, strlen(text));
+	free(bytes);
+}
+
+/* ---- changing what was published ---- */
+
+/* Write into an inode of the store, and set mode and time back: a change that no look can see. */
+static inline void forge(const struct digest *digest, enum blob_kind kind, const char *text)
+{
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, blob_mtime(store) };
+	int fd;
+
+	ck_assert_int_eq(fchmodat(folder, path_of(digest, kind), 0644, 0), 0);
+	fd = openat(folder, path_of(digest, kind), O_WRONLY);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	ck_assert_int_eq(fchmod(fd, blob_mode(kind)), 0);
+	ck_assert_int_eq(futimens(fd, times), 0);
+	(void)close(fd);
+}
+
+static inline void change_mode(const char *path)
+{
+	ck_assert_int_eq(fchmodat(folder, path, 0644, 0), 0);
+}
+
+static inline void change_time(const char *path)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, blob_mtime(store) };
+
+	times[1].tv_nsec++;
+	ck_assert_int_eq(utimensat(folder, path, times, 0), 0);
+}
+
+/* As root one can write to it, whatever its mode; the time is set back. */
+static inline void change_size(const char *path)
+{
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, blob_mtime(store) };
+	struct stat st;
+	int fd;
+
+	ck_assert_int_eq(fstatat(folder, path, &st, 0), 0);
+	ck_assert_int_eq(fchmodat(folder, path, 0600, 0), 0);
+	fd = openat(folder, path, O_WRONLY | O_APPEND);
+	ck_assert_int_eq(write(fd, "!", 1), 1);
+	ck_assert_int_eq(fchmod(fd, st.st_mode & 07777), 0);
+	ck_assert_int_eq(futimens(fd, times), 0);
+	(void)close(fd);
+}
+
 #endif
