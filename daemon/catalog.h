@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Catalog: which blobs are in the store, in memory. One entry of 72 bytes and a slot in a map for each.
+ * Catalog: which blobs are in the store, in memory. One entry of 64 bytes and a slot in a map for each.
  *
  * The loop owns it. At start the index's lane fills it before anybody else knows of it. The catalog says what
  * was there when last looked; the disk has the last word, and linking looks at the inode itself.

@@ -423,6 +423,9 @@ static void plan_done(struct crew *crew)
 	struct plan *plan = CONTAINER_OF(crew, struct plan, crew);
 
 	plan->fallback_errno = atomic_load(&plan->unlinkable);
+	/* A folder that vanished is no digest that the cache lacks: not_found is for those. */
+	if (plan->r < 0 && plan->err.code == ERR_NOT_FOUND && !plan->n_missing)
+		plan->err.code = ERR_FAILED_PRECONDITION;
 	plan->done(plan);
 }
 

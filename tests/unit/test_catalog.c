@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/catalog.h"
+
+#include "common/hash.h"
+#include "tests/unit/unit.h"
+
+static struct blob_info info_of(unsigned number, uint64_t size, uint64_t allocated)
+{
+	struct blob_info info = { .allocated = allocated };
+
+	hash_bytes(&number, sizeof(number), &info.digest);
+	info.digest.size = size;
+	return info;
+}
+
+START_TEST(a_blob_is_there_by_kind_and_size)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info info = info_of(1, 10, 4096);
+	struct digest other = info.digest;
+	bool is_new;
+
+	other.size = 11;
+	ck_assert(!catalog_has(catalog, &info.digest, BLOB_PLAIN));
+	(void)catalog_add(catalog, &info, BLOB_PLAIN, &is_new);
+	ck_assert(is_new);
+	(void)catalog_add(catalog, &info, BLOB_PLAIN, &is_new);
+	ck_assert(!is_new);
+	ck_assert(catalog_has(catalog, &info.digest, BLOB_PLAIN));
+	ck_assert(!catalog_has(catalog, &info.digest, BLOB_EXEC));
+	ck_assert(!catalog_has(catalog, &other, BLOB_PLAIN));
+	ck_assert_ptr_eq(catalog_find(catalog, &other), catalog_find(catalog, &info.digest));
+}
+END_TEST
+
+START_TEST(an_entry_goes_with_its_last_kind)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info info = info_of(1, 10, 4096);
+	struct catalog_entry *entry = catalog_add(catalog, &info, BLOB_PLAIN, NULL);
+
+	(void)catalog_add(catalog, &info, BLOB_EXEC, NULL);
+	ck_assert_ptr_eq(catalog_drop(catalog, entry, BLOB_PLAIN), entry);
+	ck_assert(catalog_has(catalog, &info.digest, BLOB_EXEC));
+	ck_assert_ptr_null(catalog_drop(catalog, entry, BLOB_EXEC));
+	ck_assert_ptr_null(catalog_find(catalog, &info.digest));
+}
+END_TEST
+
+START_TEST(totals_follow_every_change)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info info = info_of(1, 10, 4096);
+	struct catalog_entry *entry = catalog_add(catalog, &info, BLOB_PLAIN, NULL);
+	struct catalog_totals totals;
+
+	(void)catalog_add(catalog, &info, BLOB_EXEC, NULL);
+	info.allocated = 8192;
+	(void)catalog_add(catalog, &info, BLOB_EXEC, NULL); /* it grew: counted once */
+	totals = catalog_totals(catalog);
+	ck_assert_uint_eq(totals.n_blobs, 1);
+	ck_assert_uint_eq(totals.bytes, 10);
+	ck_assert_uint_eq(totals.allocated, 4096 + 8192);
+	entry = catalog_drop(catalog, entry, BLOB_EXEC);
+	(void)catalog_drop(catalog, entry, BLOB_PLAIN);
+	totals = catalog_totals(catalog);
+	ck_assert_uint_eq(totals.n_blobs + totals.bytes + totals.allocated, 0);
+}
+END_TEST
+
+START_TEST(what_the_index_had_comes_back_as_the_same_row)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct index_blob in = { .digest = info_of(1, 10, 0).digest, .allocated = { 512, 4096 },
+				 .kinds = 3, .used = 77 };
+	struct index_blob back;
+
+	catalog_load(catalog, &in);
+	back = catalog_row(catalog_find(catalog, &in.digest));
+	ck_assert(digest_equal(&back.digest, &in.digest));
+	ck_assert_uint_eq(back.allocated[BLOB_PLAIN], 512);
+	ck_assert_uint_eq(back.allocated[BLOB_EXEC], 4096);
+	ck_assert_uint_eq(back.kinds, 3);
+	ck_assert_uint_eq(back.used, 77);
+	ck_assert_uint_eq(catalog_find(catalog, &in.digest)->seen, 0);
+}
+END_TEST
+
+START_TEST(times_of_use_ascend_whatever_was_loaded_and_whatever_the_clock_does)
+{
+	AUTO(catalog) catalog = catalog_new();
+	uint64_t future = UINT64_C(1) << 60, last = 0;
+
+	for (unsigned i = 0; i < 10000; i++) { /* faster than a clock of microseconds */
+		uint64_t tick = catalog_tick(catalog);
+
+		ck_assert_uint_gt(tick, last);
+		last = tick;
+	}
+	catalog_tick_seen(catalog, 5);
+	ck_assert_uint_gt(catalog_tick(catalog), last);
+	catalog_tick_seen(catalog, future);
+	ck_assert_uint_eq(catalog_tick(catalog), future + 1);
+	catalog_tick_seen(catalog, UINT64_MAX); /* nonsense: the next would begin anew at 0 */
+	ck_assert_uint_eq(catalog_tick(catalog), future + 2);
+}
+END_TEST
+
+START_TEST(a_large_size_is_known_once_it_was_stored)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info large = info_of(1, BLOB_LARGE + 12345, 0), small = info_of(2, 100, 0);
+
+	ck_assert(!catalog_may_have_size(catalog, large.digest.size));
+	(void)catalog_add(catalog, &large, BLOB_PLAIN, NULL);
+	(void)catalog_add(catalog, &small, BLOB_PLAIN, NULL);
+	ck_assert(catalog_may_have_size(catalog, large.digest.size));
+	ck_assert(!catalog_may_have_size(catalog, large.digest.size + 1));
+}
+END_TEST
+
+START_TEST(a_walk_meets_every_entry_once_and_dropped_entries_are_used_again)
+{
+	enum { N = 5000 };
+	AUTO(catalog) catalog = catalog_new();
+	size_t n = 0;
+
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < N; i++) {
+			struct blob_info info = info_of(i, i + 1, 512);
+
+			(void)catalog_add(catalog, &info, BLOB_PLAIN, NULL);
+		}
+		n = 0;
+		for (size_t i = 0; i < catalog_end(catalog); i++)
+			n += catalog_at(catalog, i) != NULL;
+		ck_assert_uint_eq(n, N);
+		for (unsigned i = round == 2 ? N : 0; i < N; i++) {
+			struct blob_info info = info_of(i, i + 1, 512);
+
+			(void)catalog_drop(catalog, catalog_find(catalog, &info.digest), BLOB_PLAIN);
+		}
+	}
+	ck_assert_ptr_null(catalog_at(catalog, catalog_end(catalog)));
+	for (unsigned i = 0; i < N; i++) {
+		struct blob_info info = info_of(i, i + 1, 512);
+
+		ck_assert(catalog_has(catalog, &info.digest, BLOB_PLAIN));
+	}
+}
+END_TEST
+
+START_TEST(an_entry_takes_64_bytes)
+{
+	ck_assert_uint_eq(sizeof(struct catalog_entry), 64);
+}
+END_TEST
+
+UNIT_MAIN("catalog", a_blob_is_there_by_kind_and_size, an_entry_goes_with_its_last_kind,
+	  totals_follow_every_change, what_the_index_had_comes_back_as_the_same_row,
+	  times_of_use_ascend_whatever_was_loaded_and_whatever_the_clock_does,
+	  a_large_size_is_known_once_it_was_stored,
+	  a_walk_meets_every_entry_once_and_dropped_entries_are_used_again, an_entry_takes_64_bytes)

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/map.h"
+
+#include "common/hash.h"
+#include "tests/unit/unit.h"
+
+struct thing {
+	struct digest digest; /* first */
+	bool is_in;
+};
+
+static void make_things(struct thing *things, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		hash_bytes(&i, sizeof(i), &things[i].digest);
+		things[i].is_in = false;
+	}
+}
+
+static void check_all(const struct map *map, struct thing *things, size_t n)
+{
+	size_t n_in = 0, n_seen = 0, n_wrong = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		n_wrong += map_find(map, &things[i].digest) != (things[i].is_in ? &things[i] : NULL);
+		n_in += things[i].is_in;
+	}
+	ck_assert_uint_eq(n_wrong, 0);
+	for (size_t i = 0; i < map->capacity; i++)
+		n_seen += map_slot(map, i) != NULL;
+	ck_assert_uint_eq(map->n, n_in);
+	ck_assert_uint_eq(n_seen, n_in);
+}
+
+START_TEST(an_empty_map_finds_nothing)
+{
+	struct map map;
+
+	map_init(&map);
+	ck_assert_ptr_null(map_find(&map, &digest_empty));
+	ck_assert_uint_eq(map.n, 0);
+	map_fini(&map);
+}
+END_TEST
+
+START_TEST(map_keeps_every_entry_through_ten_thousand_random_adds_and_removes)
+{
+	enum { N = 1000 };
+	static struct thing things[N];
+	uint64_t random = 88172645463325252u;
+	struct map map;
+
+	make_things(things, N);
+	map_init(&map);
+	for (unsigned i = 0; i < 10000; i++) {
+		struct thing *thing;
+
+		random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+		thing = &things[random % N];
+		if (thing->is_in)
+			map_remove(&map, &thing->digest);
+		else
+			map_add(&map, &thing->digest);
+		thing->is_in = !thing->is_in;
+		if (i % 100 == 0)
+			check_all(&map, things, N);
+	}
+	check_all(&map, things, N);
+	map_fini(&map);
+}
+END_TEST
+
+/* Whoever removes the whole of a full table sees every way of moving back, across its end too. */
+START_TEST(removing_leaves_all_others_findable_at_every_step)
+{
+	enum { N = 96 }; /* three quarters of 128: the table is as full as it gets */
+	static struct thing things[N];
+
+	for (unsigned round = 0; round < 50; round++) {
+		struct map map;
+
+		make_things(things, N);
+		map_init(&map); /* with another secret, so another order */
+		for (size_t i = 0; i < N; i++) {
+			map_add(&map, &things[i].digest);
+			things[i].is_in = true;
+		}
+		ck_assert_uint_eq(map.capacity, 128);
+		for (size_t i = 0; i < N; i++) {
+			map_remove(&map, &things[i].digest);
+			things[i].is_in = false;
+			check_all(&map, things, N);
+		}
+		map_fini(&map);
+	}
+}
+END_TEST
+
+START_TEST(a_reserved_map_does_not_grow_until_it_holds_that_many)
+{
+	enum { N = 5000 };
+	static struct thing things[N];
+	struct digest **slots;
+	struct map map;
+
+	make_things(things, N);
+	map_init(&map);
+	map_reserve(&map, N);
+	slots = map.slots;
+	for (size_t i = 0; i < N; i++)
+		map_add(&map, &things[i].digest);
+	ck_assert_ptr_eq(map.slots, slots);
+	ck_assert_uint_le(map.n, map.capacity / 4 * 3);
+	map_fini(&map);
+}
+END_TEST
+
+START_TEST(digests_of_one_hash_and_two_sizes_are_one_key)
+{
+	struct thing thing = { .digest = digest_empty };
+	struct digest other = digest_empty;
+	struct map map;
+
+	other.size = 7;
+	map_init(&map);
+	map_add(&map, &thing.digest);
+	ck_assert_ptr_eq(map_find(&map, &other), &thing);
+	map_fini(&map);
+}
+END_TEST
+
+/* The slots follow from a secret, so nobody can choose digests that all want the same one. */
+START_TEST(two_maps_keep_the_same_things_in_different_slots)
+{
+	enum { N = 48 };
+	static struct thing things[N];
+	struct map a, b;
+	size_t n_same = 0;
+
+	make_things(things, N);
+	map_init(&a);
+	map_init(&b);
+	for (size_t i = 0; i < N; i++) {
+		map_add(&a, &things[i].digest);
+		map_add(&b, &things[i].digest);
+	}
+	ck_assert_uint_eq(a.capacity, b.capacity);
+	for (size_t i = 0; i < a.capacity; i++)
+		n_same += map_slot(&a, i) && map_slot(&a, i) == map_slot(&b, i);
+	ck_assert_uint_lt(n_same, N / 2);
+	map_fini(&a);
+	map_fini(&b);
+}
+END_TEST
+
+UNIT_MAIN("map", an_empty_map_finds_nothing,
+	  map_keeps_every_entry_through_ten_thousand_random_adds_and_removes,
+	  removing_leaves_all_others_findable_at_every_step,
+	  a_reserved_map_does_not_grow_until_it_holds_that_many,
+	  digests_of_one_hash_and_two_sizes_are_one_key,
+	  two_maps_keep_the_same_things_in_different_slots)
