@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 #include "common/alloc.h"
 #include "common/hash.h"
@@ -13,6 +15,7 @@ enum {
 	BUFFER_SIZE = 256 * 1024, /* stays in the processor's cache while it is read, hashed and written */
 	SMALL_MAX = 128 * 1024,   /* files up to this size are read whole before anything is decided */
 	N_ATTEMPTS = 3,           /* at a file that changes */
+	RECENT_S = 1,             /* a change this young may still be going on */
 };
 
 struct blob_writer *blob_writer_new(struct blob_store *store)
@@ -153,6 +156,33 @@ static int check_source(const struct intake *in, struct err *err)
 	return same_time(&after.st_ctim, &before->st_ctim) ? 0 : BLOB_SOURCE_CHANGED;
 }
 
+/*
+ * May a write(2) that began before the first stat still be under way? It changed the times when it began, so they
+ * do not tell, and what was read may be half of it. No single write is taken to last longer than this.
+ */
+static bool may_be_torn(const struct intake *in)
+{
+	const struct timespec *changed = &in->before.st_ctim;
+	const struct blob_store *store = in->writer->store;
+	struct timespec now;
+
+	if (blob_is_published(store, BLOB_PLAIN, &in->before) || blob_is_published(store, BLOB_EXEC, &in->before))
+		return false;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec - changed->tv_sec <= RECENT_S;
+}
+
+/* Read a file that was changed just now once more. Return: 0 when it is the same, BLOB_SOURCE_CHANGED, or an errno. */
+static int read_again(const struct intake *in, size_t size, struct err *err)
+{
+	uint8_t *first = in->writer->buffer, *second = first + SMALL_MAX;
+	ssize_t n = disk_pread(in->fd, second, size, 0);
+
+	if (n < 0)
+		return err_errno(err, (int)n, "reading a file to store it");
+	return (size_t)n == size && memcmp(first, second, size) == 0 ? check_source(in, err) : BLOB_SOURCE_CHANGED;
+}
+
 static int store_small(const struct intake *in, struct err *err)
 {
 	uint8_t *buffer = in->writer->buffer;
@@ -166,7 +196,20 @@ static int store_small(const struct intake *in, struct err *err)
 		return BLOB_SOURCE_CHANGED;
 	if ((r = check_source(in, err)) != 0)
 		return r;
+	if (may_be_torn(in) && (r = read_again(in, size, err)) != 0)
+		return r;
 	return store_bytes(in, buffer, size, err);
+}
+
+/* The same for a file that does not fit into the buffer. */
+static int hash_again(const struct intake *in, const struct digest *digest, struct err *err)
+{
+	struct digest again;
+	int r = blob_stream(in->writer, in->fd, -1, (uint64_t)in->before.st_size, &again, err);
+
+	if (r != 0)
+		return r;
+	return digest_equal(digest, &again) ? check_source(in, err) : BLOB_SOURCE_CHANGED;
 }
 
 /* Hash a whole file, writing it to a draft on the way unless to_fd is -1, and see whether it is known. */
@@ -176,6 +219,8 @@ static int pass(const struct intake *in, int to_fd, struct digest *digest, struc
 
 	if (r == 0)
 		r = check_source(in, err);
+	if (r == 0 && may_be_torn(in))
+		r = hash_again(in, digest, err);
 	return r == 0 ? find_known(in->writer->store, digest, in->kind, in->info, err) : r;
 }
 

@@ -76,7 +76,6 @@ static void make_maps(struct cache *cache)
 	cache->slicer = slicer_new(cache->base);
 	cache->writers = writers_new(cache->store);
 	cache->catalog = catalog_new();
-	cache->index = index_new(cache->base, cache->config.store);
 	cache->flights = flights_new(&(struct flights_parts){
 		.pool = cache->pool,
 		.writers = cache->writers,
@@ -117,6 +116,9 @@ int cache_open(struct cache *cache, struct event_base *base, const struct cache_
 	cache->pool = pool_new(base, config->n_workers, "dircached-work");
 	if (!cache->pool)
 		return err_errno(err, -errno, "starting %zu workers", config->n_workers);
+	cache->index = index_new(base, config->store);
+	if (!cache->index)
+		return err_errno(err, -errno, "starting the index's worker");
 	make_maps(cache);
 	return 0;
 }
@@ -161,7 +163,10 @@ static bool load_step(struct slice *slice)
 	for (unsigned i = 0; i < LOAD_STEP; i++) {
 		if (trees_n(cache->trees) == cache->n_loaded_trees) {
 			free(TAKE(cache->loaded_trees));
+			cache->loading = false;
 			cache->ready = true;
+			if (cache->stopping)
+				trees_stop_warming(cache->trees);
 			trees_warm(cache->trees);
 			cache->loaded(cache->loaded_ctx, 0, NULL);
 			return false;
@@ -176,6 +181,7 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 	struct cache *cache = ctx;
 
 	if (r < 0) {
+		cache->loading = false;
 		cache->loaded(cache->loaded_ctx, r, err);
 		return;
 	}
@@ -191,6 +197,8 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 			.index = cache->index,
 		},
 		!loaded->was_clean && !loaded->is_new);
+	if (cache->stopping)
+		recovery_stop(cache->recovery);
 	slice_init(&cache->load_slice, load_step);
 	slice_start(cache->slicer, &cache->load_slice);
 }
@@ -201,6 +209,7 @@ void cache_load(struct cache *cache, void (*loaded)(void *ctx, int r, const stru
 		(struct index_sink){ .blob = sink_blob, .tree = sink_tree, .tag = sink_tag, .ctx = cache };
 	cache->loaded = loaded;
 	cache->loaded_ctx = ctx;
+	cache->loading = true;
 	index_load(cache->index, &cache->sink, on_index_loaded, cache);
 }
 
@@ -208,6 +217,7 @@ void cache_load(struct cache *cache, void (*loaded)(void *ctx, int r, const stru
 
 void cache_stop(struct cache *cache)
 {
+	cache->stopping = true;
 	trees_stop_warming(cache->trees);
 	if (cache->recovery)
 		recovery_stop(cache->recovery);
@@ -216,8 +226,9 @@ void cache_stop(struct cache *cache)
 
 bool cache_busy(const struct cache *cache)
 {
-	return nodes_busy(cache->nodes) || flights_n(cache->flights) || pool_n_jobs(cache->pool) ||
-	       index_n_pending(cache->index) || (cache->recovery && !recovery_is_done(cache->recovery));
+	return cache->loading || nodes_busy(cache->nodes) || flights_n(cache->flights) ||
+	       pool_n_jobs(cache->pool) || index_n_pending(cache->index) ||
+	       (cache->recovery && !recovery_is_done(cache->recovery));
 }
 
 void cache_close(struct cache *cache)
@@ -235,8 +246,8 @@ void cache_close(struct cache *cache)
 	index_free(cache->index, clean);
 	catalog_free(cache->catalog);
 	slicer_free(cache->slicer);
+	pool_free(cache->pool); /* the last connections left descriptors to be closed */
 	pool_queue_free(cache->chores);
-	pool_free(cache->pool);
 	staging_free(cache->staging);
 	blob_store_close(cache->store);
 	free(cache->loaded_trees);

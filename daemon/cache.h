@@ -61,8 +61,10 @@ struct cache {
 	struct counters counters;
 	uint64_t started_ns;
 	bool ready;
+	bool stopping; /* begin nothing in the background */
 
 	/* Private: while the index is read. */
+	bool loading;
 	struct index_sink sink;
 	struct index_tree *loaded_trees;
 	size_t n_loaded_trees, loaded_trees_capacity;

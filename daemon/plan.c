@@ -374,6 +374,7 @@ static int make_file(struct plan *plan, struct item *item)
 			tally.linked = r == 0;
 			tally.bytes = r == 0 ? plan->file->digest.size : 0;
 			count(plan, &tally);
+			plan->placed = r == 0;
 			return r == 0 ? PLACED : STALLED;
 		}
 		atomic_store(&plan->unlinkable, why);
@@ -412,8 +413,12 @@ static void plan_finish(struct crew *crew)
 	struct err err = { 0 };
 	int r;
 
-	if (!atomic_load(&plan->stop) && plan->target.begun && (r = target_commit(&plan->target, &err)) < 0)
-		fail(plan, r, &err);
+	if (!atomic_load(&plan->stop) && plan->target.begun) {
+		r = target_commit(&plan->target, &err);
+		plan->placed = r == 0;
+		if (r < 0)
+			fail(plan, r, &err);
+	}
 	target_abort(&plan->target);
 	disk_close(plan->target.folder);
 }
@@ -423,6 +428,10 @@ static void plan_done(struct crew *crew)
 	struct plan *plan = CONTAINER_OF(crew, struct plan, crew);
 
 	plan->fallback_errno = atomic_load(&plan->unlinkable);
+	if (plan->placed) { /* a cancel that came meanwhile changes nothing */
+		plan->r = 0;
+		err_clear(&plan->err);
+	}
 	/* A folder that vanished is no digest that the cache lacks: not_found is for those. */
 	if (plan->r < 0 && plan->err.code == ERR_NOT_FOUND && !plan->n_missing)
 		plan->err.code = ERR_FAILED_PRECONDITION;

@@ -61,6 +61,7 @@ struct plan {
 	atomic_bool stop;      /* failed or cancelled: make nothing more */
 	atomic_int unlinkable; /* errno: no file of this plan can be linked */
 	atomic_flag failing;   /* the first to set it writes r and err */
+	bool placed;           /* it is at its target: too late to fail */
 	bool set_modes;        /* the folder has a default ACL or a setgid bit: mkdir(2) is not enough */
 	struct crew crew;
 };

@@ -32,10 +32,25 @@ static void cancel(struct request *request)
 	}
 }
 
+static struct request *find_uncancelled(const struct session *session)
+{
+	list_for_each (l, &session->requests) {
+		struct request *request = LIST_ENTRY(l, struct request, link);
+
+		if (!request->cancelled)
+			return request;
+	}
+	return NULL;
+}
+
+/* From the beginning each time: one that ends lets in what had waited behind it, be it a `cancel` of the
+ * next. */
 void session_cancel(struct session *session)
 {
-	list_for_each (l, &session->requests)
-		cancel(LIST_ENTRY(l, struct request, link));
+	struct request *request;
+
+	while ((request = find_uncancelled(session)))
+		cancel(request);
 }
 
 void session_fini(struct session *session)

@@ -21,6 +21,7 @@ struct rmtree {
 	struct level levels[LEVELS_MAX];
 	size_t n;
 	unsigned n_moved; /* directories renamed to the top */
+	unsigned n_names; /* drawn for them */
 	int r;            /* the first failure */
 	struct err *err;
 };
@@ -37,38 +38,35 @@ static int top_fd(const struct rmtree *rm)
 }
 
 /* Open a directory of the tree, which a mode without r, w or x for its owner must not prevent. */
-static int open_inside(int fd, const char *name)
+static int open_inside(int fd, const char *name, int flags)
 {
-	int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
 	uint64_t resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS;
-	int dir = disk_openat2(fd, name, flags, 0, resolve);
+	int dir;
 
+	flags |= O_DIRECTORY | O_NOFOLLOW;
+	dir = disk_openat2(fd, name, flags, 0, resolve);
 	if (dir == -ENOSYS)
 		dir = disk_openat(fd, name, flags, 0);
 	return dir;
 }
 
 /* Let the owner into a directory that was closed to it. */
-static int open_up(int fd, const char *name)
+static int let_in(int fd, const char *name)
 {
-	AUTO_CLOSE int handle = disk_openat(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
-	int r;
+	AUTO_CLOSE int handle = open_inside(fd, name, O_PATH);
 
-	if (handle < 0)
-		return handle;
-	r = disk_chmod_handle(handle, 0700);
-	return r < 0 ? r : open_inside(fd, name);
+	return handle < 0 ? handle : disk_chmod_handle(handle, 0700);
 }
 
 static int enter(struct rmtree *rm, int fd, const char *name)
 {
 	struct level *level = &rm->levels[rm->n];
 	struct stat st;
-	int dir = open_inside(fd, name);
+	int dir = open_inside(fd, name, O_RDONLY);
 	int r = 0;
 
-	if (dir == -EACCES)
-		dir = open_up(fd, name);
+	if (dir == -EACCES && (dir = let_in(fd, name)) == 0)
+		dir = open_inside(fd, name, O_RDONLY);
 	if (dir < 0)
 		return dir;
 	if (disk_fstat(dir, &st) == 0 && (st.st_mode & 0700) != 0700)
@@ -82,13 +80,24 @@ static int enter(struct rmtree *rm, int fd, const char *name)
 	return 0;
 }
 
-/* A directory that is too deep to hold all above it open: rename it to where the deletion began. */
+/*
+ * A directory that is too deep to hold all above it open: rename it to where the deletion began, under a name
+ * that nothing there has. That takes the right to write it, for its `..` changes.
+ */
 static int move_to_top(struct rmtree *rm, const char *name)
 {
-	char moved[64];
+	int top = dirfd(rm->levels[0].dir), r;
 
-	(void)snprintf(moved, sizeof(moved), ".dircache-deep-%u", rm->n_moved++);
-	return disk_renameat2(top_fd(rm), name, dirfd(rm->levels[0].dir), moved, 0);
+	do {
+		char moved[64];
+
+		(void)snprintf(moved, sizeof(moved), ".dircache-deep-%u", rm->n_names++);
+		r = disk_renameat2(top_fd(rm), name, top, moved, 0);
+		if (r == -EACCES && (r = let_in(top_fd(rm), name)) == 0)
+			r = disk_renameat2(top_fd(rm), name, top, moved, 0);
+	} while (r == -EEXIST || r == -ENOTEMPTY || r == -ENOTDIR);
+	rm->n_moved += r == 0;
+	return r;
 }
 
 static void remove_entry(struct rmtree *rm, const struct dirent *entry)

@@ -28,9 +28,12 @@ def cells(row):
 
 
 def heading(facts):
-    return ["dircache %s, %d processors (%s), Linux %s, %s; medians of %d after a warm-up" %
-            (facts["version"], facts["processors"], facts["processor"], facts["kernel"], facts["file_system"],
-             facts["repeat"])]
+    lines = ["dircache %s, %d processors (%s), Linux %s, %s; medians of %d after a warm-up" %
+             (facts["version"], facts["processors"], facts["processor"], facts["kernel"], facts["file_system"],
+              facts["repeat"])]
+    if facts["load"] > 0.5 * facts["processors"]:
+        lines.append("The machine was busy with other work when this began (load %.1f): the ratios are rough" % facts["load"])
+    return lines
 
 
 def text(rows, facts):

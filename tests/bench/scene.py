@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -244,7 +245,10 @@ class Daemon:
         return self
 
     def __exit__(self, *what):
-        self.stop()
+        try:
+            self.stop()
+        except Failed as failure:  # what was measured is still worth seeing
+            print("bench: %s" % failure, file=sys.stderr)
 
     def resident(self):
         """Bytes of memory in use."""

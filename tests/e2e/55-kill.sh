@@ -117,7 +117,7 @@ big() { # FOLDER
 	local i
 	for i in {1..20}; do
 		mkdir -p "$1/$i"
-		(cd "$1/$i" && seq "$i" $((i + 300)) | split -l 1 -a 3 - f)
+		(cd "$1/$i" && seq "$i" $((i + 150)) | split -l 1 -a 3 - f)
 	done
 }
 big "$dir/big"

@@ -7,9 +7,9 @@
 out=$dir/out
 src=$dir/src
 mkdir "$out"
-for i in {1..40}; do
+for i in {1..30}; do
 	mkdir -p "$src/$i"
-	(cd "$src/$i" && seq "$i" $((i + 250)) | split -l 1 -a 2 - f)
+	(cd "$src/$i" && seq "$i" $((i + 99)) | split -l 1 -a 2 - f)
 done
 make_folder "$dir/small" 'a: hello' 'sub/b: bye'
 
@@ -20,7 +20,7 @@ small=$(dircache put "$dir/small") || die 'put failed'
 targets_are_whole() {
 	local target
 	for target in "$out"/*; do
-		diff -r "$src" "$target" || return
+		cmp <(tree_list "$src") <(tree_list "$target") || return
 	done
 }
 
@@ -39,7 +39,7 @@ materializing() { # NAME
 putting() { # NAME
 	local i=0
 	while dircache put "$dir/put-$1"; do
-		echo "$1 $i" >"$dir/put-$1/$((i % 250))/fab"
+		echo "$1 $i" >"$dir/put-$1/$((i % 30 + 1))/fab"
 		i=$((i + 1))
 	done
 }
@@ -58,7 +58,7 @@ for signal in TERM INT TERM; do
 	cp -r "$src" "$dir/put-1"
 	putting 1 >"$dir/worker-put" 2>&1 &
 	workers+=($!)
-	sleep 0.3
+	sleep 0.2
 	check "SIG$signal with work running: the daemon ends within 5 seconds, status 0" \
 		stops_in_time "$signal"
 	check 'its socket is gone' absent "$socket"
@@ -74,7 +74,7 @@ done
 
 # ---- clients that die ----
 
-for delay in 0.005 0.01 0.02 0.03 0.05 0.08; do
+for delay in 0.002 0.005 0.01 0.015 0.02 0.03; do
 	dircache materialize "$tree" "$out/killed-$delay" 2>/dev/null &
 	victim=$!
 	dircache materialize "$small" "$out/other-$delay" &
@@ -93,7 +93,7 @@ empty_out
 interrupted() { # SIGNAL
 	dircache materialize "$tree" "$out/interrupted" &
 	local victim=$!
-	sleep 0.02
+	sleep 0.01
 	kill "-$1" "$victim" 2>/dev/null
 	wait "$victim"
 	:

@@ -380,6 +380,16 @@ same_tree() { # FOLDER FOLDER
 	diff -r --no-dereference "$1" "$2" && cmp <(tree_list "$1") <(tree_list "$2")
 }
 
+# Two materialized trees are the same without a look at the bytes: names, types, targets, and one inode for
+# each two files (but empty ones).
+same_links() { # FOLDER FOLDER
+	cmp <(link_list "$1") <(link_list "$2")
+}
+
+link_list() { # FOLDER
+	(cd "$1" && find . \( -type f ! -empty -printf 'f %i %P\0' \) -o -printf '%y %l %P\0') | LC_ALL=C sort -z
+}
+
 # Everything there has the mode of a materialized tree.
 published_modes() { # FOLDER
 	local odd

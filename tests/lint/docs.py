@@ -39,8 +39,8 @@ def commands():
 def options():
     """dircached.8 describes every option"""
     described = re.findall(r"^\.It Fl (?:\w , )?-([\w-]+)", read_or_nothing("daemon/dircached.8"), re.MULTILINE)
-    there = in_table("daemon/options.def", "OPTION") + ["help", "version"]
-    yield from compare(there, described + ["help", "version"], "option", "daemon/dircached.8")
+    there = in_table("daemon/options.def", "OPTION") + ["config", "help", "version"]
+    yield from compare(there, described, "option", "daemon/dircached.8")
 
 
 def methods():

@@ -6,12 +6,15 @@
 #ifndef DIRCACHE_TESTS_UNIT_DAEMON_H
 #define DIRCACHE_TESTS_UNIT_DAEMON_H
 
+#include <dirent.h>
+#include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/alloc.h"
+#include "common/hash.h"
 #include "daemon/blob_internal.h"
 #include "daemon/cache.h"
 #include "tests/unit/unit.h"

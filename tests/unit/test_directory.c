@@ -73,7 +73,7 @@ START_TEST(a_known_directory_has_its_known_digest)
 				     { "empty", digest_empty, NULL, false } };
 	struct directory_node directories[] = { { "sub", digest_empty } };
 	struct symlink_node symlinks[] = { { "link", "../x", NULL } };
-	struct directory d = { 3, 1, 1, files, directories, symlinks, &own, 0 };
+	struct directory d = { 3, 1, 1, files, directories, symlinks, &own, 0, 0 };
 	struct message expected = known_message();
 	AUTO_FREE uint8_t *bytes = NULL;
 	struct digest digest;
@@ -95,6 +95,7 @@ START_TEST(a_known_directory_is_read_whole)
 	struct digest hello = digest_of("hello world");
 
 	ck_assert_uint_eq(d->n_files, 3);
+	ck_assert_uint_eq(d->file_bytes, strlen("abc") + strlen("hello world"));
 	ck_assert_str_eq(d->files[0].name, "empty");
 	ck_assert(digest_is_empty(&d->files[0].digest));
 	ck_assert(digest_equal(&d->files[1].digest, &hello));

@@ -112,11 +112,15 @@ END_TEST
 
 START_TEST(a_blob_whose_file_is_gone_leaves_the_catalog_and_the_index)
 {
-	struct waiting w = { 0 };
+	struct waiting first = { 0 }, w = { 0 };
 	struct digest digest;
 
 	start_cache();
 	digest = store_text("bytes", BLOB_PLAIN);
+	join(&first, &digest, BLOB_PLAIN, false); /* finds it, and writes its row */
+	run_until_idle();
+	restart_cache();
+	ck_assert_ptr_nonnull(catalog_find(cache.catalog, &digest));
 	ck_assert_int_eq(unlink(path_of_blob(&digest, BLOB_PLAIN)), 0);
 	join(&w, &digest, BLOB_PLAIN, false);
 	run_until_idle();
@@ -170,7 +174,7 @@ START_TEST(a_changed_inode_is_taken_out_counted_and_missing)
 }
 END_TEST
 
-START_TEST(an_inode_without_links_left_makes_way_and_an_inode_with_some_stays)
+START_TEST(an_inode_that_takes_more_links_after_all_stays)
 {
 	struct waiting w = { 0 };
 	struct digest digest;
@@ -227,5 +231,5 @@ UNIT_MAIN("flight", sixteen_who_miss_one_kind_make_one_flight, the_kinds_of_a_bl
 	  a_blob_that_nobody_has_is_missing_and_the_next_who_asks_tries_anew,
 	  a_blob_whose_file_is_gone_leaves_the_catalog_and_the_index,
 	  a_lost_kind_is_healed_from_the_other_and_counted, a_changed_inode_is_taken_out_counted_and_missing,
-	  an_inode_without_links_left_makes_way_and_an_inode_with_some_stays,
+	  an_inode_that_takes_more_links_after_all_stays,
 	  who_leaves_hears_nothing_and_the_others_all, who_asks_again_when_a_flight_fails_starts_a_new_one)

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/tags.h"
+
+#include "tests/unit/daemon.h"
+
+static bool accepts(const char *name, size_t len)
+{
+	err_clear(&err);
+	return tag_check_name(name, len, &err) == 0;
+}
+
+START_TEST(tag_names_are_1_to_255_of_the_allowed_bytes)
+{
+	static const char *const good[] = { "a", "Z", "0", "toolchain", "gcc-12.2/x86_64", "a.b_c-d/e", "a//b",
+					    "9/8" };
+	static const char *const bad[] = { "", "a b", "a\n", "caf\303\251", "a:b", "a@b", "a\\b", "a*", "a\001" };
+	char longest[256];
+
+	for (size_t i = 0; i < N_ELEMENTS(good); i++)
+		ck_assert_msg(accepts(good[i], strlen(good[i])), "%s: %s", good[i], err.text);
+	for (size_t i = 0; i < N_ELEMENTS(bad); i++) {
+		ck_assert_msg(!accepts(bad[i], strlen(bad[i])), "'%s'", bad[i]);
+		unit_ck_err(&err, ERR_INVALID_ARGUMENT, "cannot be a tag");
+	}
+	ck_assert(!accepts("a\0b", 3));
+	ck_assert(!accepts("\0", 1));
+	memset(longest, 'n', sizeof(longest));
+	ck_assert(accepts(longest, 255));
+	ck_assert(!accepts(longest, 256));
+}
+END_TEST
+
+START_TEST(tag_names_begin_with_a_letter_or_digit)
+{
+	ck_assert(!accepts(".hidden", 7));
+	ck_assert(!accepts("-option", 7));
+	ck_assert(!accepts("/absolute", 9));
+	ck_assert(!accepts("_x", 2));
+}
+END_TEST
+
+START_TEST(a_tag_name_is_no_digest)
+{
+	char text[DIGEST_TEXT_SIZE];
+
+	(void)digest_print(&digest_empty, text);
+	ck_assert(!accepts(text, strlen(text)));
+	ck_assert(accepts(text, 64)); /* a hash alone is not one */
+	text[0] = 'E';
+	ck_assert(accepts(text, strlen(text)));
+}
+END_TEST
+
+static unsigned n_done;
+static int last_r;
+
+static void on_done(void *ctx, int r, const struct err *why)
+{
+	(void)ctx;
+	(void)why;
+	n_done++;
+	last_r = r;
+}
+
+static void set(const char *name, struct digest digest)
+{
+	tags_set(cache.tags, name, strlen(name), &digest, 7, on_done, NULL);
+}
+
+static const struct digest *find(const char *name)
+{
+	return tags_find(cache.tags, name, strlen(name));
+}
+
+START_TEST(tags_are_found_by_their_whole_name_and_listed_in_order)
+{
+	static const char *const names[] = { "b", "a/b", "a", "ab", "aa", "a.b" };
+	static const char *const sorted[] = { "a", "a.b", "a/b", "aa", "ab", "b" };
+
+	start_cache();
+	for (unsigned i = 0; i < 6; i++)
+		set(names[i], absent_digest(i));
+	for (unsigned i = 0; i < 6; i++)
+		ck_assert_uint_eq(find(names[i])->size, 1000 + i);
+	ck_assert_ptr_null(find("abc"));
+	ck_assert_ptr_null(find("c"));
+	ck_assert_ptr_null(find(""));
+	ck_assert_ptr_nonnull(tags_find(cache.tags, "abc", 2));
+	ck_assert_uint_eq(tags_n(cache.tags), 6);
+	for (unsigned i = 0; i < 6; i++)
+		ck_assert_str_eq(tags_at(cache.tags, i).name, sorted[i]);
+	run_until_idle();
+	ck_assert_uint_eq(n_done, 6);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_tag_can_be_moved_and_taken_away)
+{
+	start_cache();
+	set("t", absent_digest(1));
+	set("t", absent_digest(2));
+	ck_assert_uint_eq(tags_n(cache.tags), 1);
+	ck_assert_uint_eq(find("t")->size, 1002);
+	ck_assert_int_eq(tags_delete(cache.tags, "t", 1, on_done, NULL), 0);
+	ck_assert_ptr_null(find("t"));
+	ck_assert_int_eq(tags_delete(cache.tags, "t", 1, on_done, NULL), -ENOENT);
+	run_until_idle();
+	ck_assert_uint_eq(n_done, 3);
+	restart_cache();
+	ck_assert_ptr_null(find("t"));
+	stop_cache();
+}
+END_TEST
+
+static char *read_file(void)
+{
+	static char text[65536];
+	AUTO_CLOSE int fd = openat(cache.store_fd, "tags", O_RDONLY);
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+
+	ck_assert_int_ge(n, 0);
+	text[n] = '\0';
+	return text;
+}
+
+START_TEST(what_was_answered_is_in_the_index_and_in_the_file)
+{
+	struct digest one = absent_digest(1), two = absent_digest(2);
+	char text[512];
+
+	start_cache();
+	set("t/2", two);
+	set("t/1", one);
+	while (n_done < 2)
+		ck_assert_int_eq(event_base_loop(base, EVLOOP_ONCE), 0);
+	ck_assert_int_eq(last_r, 0);
+	(void)snprintf(text, sizeof(text), "%s 7 t/1\n%s 7 t/2\n", DIGEST_TEXT(&one), DIGEST_TEXT(&two));
+	ck_assert_str_eq(read_file(), text);
+	restart_cache();
+	ck_assert_uint_eq(find("t/1")->size, 1001);
+	ck_assert_uint_eq(tags_at(cache.tags, 0).uid, 7);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_thousand_changes_at_once_take_few_writes_and_are_all_answered)
+{
+	char name[16];
+
+	start_cache();
+	for (unsigned i = 0; i < 1000; i++) {
+		(void)snprintf(name, sizeof(name), "t%u", i);
+		set(name, absent_digest(i));
+	}
+	run_until_idle();
+	ck_assert_uint_eq(n_done, 1000);
+	ck_assert_uint_le(index_n_commits(cache.index), 20);
+	ck_assert_ptr_nonnull(strstr(read_file(), " t999\n"));
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_file_that_cannot_be_written_is_reported)
+{
+	start_cache();
+	ck_assert_int_eq(mkdirat(cache.store_fd, "tags.new", 0755), 0);
+	set("t", absent_digest(1));
+	run_until_idle();
+	ck_assert_uint_eq(n_done, 1);
+	ck_assert_int_eq(last_r, -EISDIR);
+	stop_cache();
+}
+END_TEST
+
+UNIT_MAIN("tags", tag_names_are_1_to_255_of_the_allowed_bytes, tag_names_begin_with_a_letter_or_digit,
+	  a_tag_name_is_no_digest, tags_are_found_by_their_whole_name_and_listed_in_order,
+	  a_tag_can_be_moved_and_taken_away, what_was_answered_is_in_the_index_and_in_the_file,
+	  a_thousand_changes_at_once_take_few_writes_and_are_all_answered,
+	  a_file_that_cannot_be_written_is_reported)
