@@ -157,8 +157,8 @@ static int check_source(const struct intake *in, struct err *err)
 }
 
 /*
- * May a write(2) that began before the first stat still be under way? It changed the times when it began, so they
- * do not tell, and what was read may be half of it. No single write is taken to last longer than this.
+ * May a write(2) that began before the first stat still be under way? It changed the times when it began, so
+ * they do not tell, and what was read may be half of it. No single write is taken to last longer than this.
  */
 static bool may_be_torn(const struct intake *in)
 {
@@ -166,13 +166,15 @@ static bool may_be_torn(const struct intake *in)
 	const struct blob_store *store = in->writer->store;
 	struct timespec now;
 
-	if (blob_is_published(store, BLOB_PLAIN, &in->before) || blob_is_published(store, BLOB_EXEC, &in->before))
+	if (blob_is_published(store, BLOB_PLAIN, &in->before) ||
+	    blob_is_published(store, BLOB_EXEC, &in->before))
 		return false;
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	return now.tv_sec - changed->tv_sec <= RECENT_S;
 }
 
-/* Read a file that was changed just now once more. Return: 0 when it is the same, BLOB_SOURCE_CHANGED, or an errno. */
+/* Read a file that was changed just now once more. Return: 0 when it is the same, BLOB_SOURCE_CHANGED, or an
+ * errno. */
 static int read_again(const struct intake *in, size_t size, struct err *err)
 {
 	uint8_t *first = in->writer->buffer, *second = first + SMALL_MAX;
@@ -180,7 +182,8 @@ static int read_again(const struct intake *in, size_t size, struct err *err)
 
 	if (n < 0)
 		return err_errno(err, (int)n, "reading a file to store it");
-	return (size_t)n == size && memcmp(first, second, size) == 0 ? check_source(in, err) : BLOB_SOURCE_CHANGED;
+	return (size_t)n == size && memcmp(first, second, size) == 0 ? check_source(in, err)
+								     : BLOB_SOURCE_CHANGED;
 }
 
 static int store_small(const struct intake *in, struct err *err)

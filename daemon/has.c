@@ -51,6 +51,8 @@ static void has_free(struct has *has)
 
 static void add_missing(struct has *has, const struct digest *digest)
 {
+	if (has->n_missing == DIGESTS_MAX)
+		return; /* more would not fit into the answer */
 	has->missing = xgrow(has->missing, has->n_missing, &has->missing_capacity, sizeof(*digest));
 	has->missing[has->n_missing++] = *digest;
 }

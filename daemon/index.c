@@ -33,6 +33,10 @@ struct index {
 	bool is_committing;
 	size_t n_pending;
 	uint64_t n_commits;
+
+	uint64_t n_failed; /* batches; the last of them with */
+	int failure;
+	struct err failure_err;
 };
 
 struct index *index_new(struct event_base *base, const char *folder)
@@ -61,7 +65,7 @@ void index_free(struct index *index, bool clean)
 	pool_free(index->lane); /* commits what waits: each commit's done() submits the next */
 	assert(index->n_pending == 0);
 	pool_queue_free(index->queue);
-	if (index_db_close(index->db, clean, &err) < 0)
+	if (index_db_close(index->db, clean && !index->n_failed, &err) < 0)
 		log_warning("%s", err.text);
 	free(index);
 }
@@ -239,6 +243,11 @@ static void on_committed(struct job *job)
 		struct index_batch *batch = LIST_ENTRY(l, struct index_batch, link);
 
 		index->n_pending--;
+		if (batch->result < 0) {
+			index->n_failed++;
+			index->failure = batch->result;
+			index->failure_err = batch->err;
+		}
 		if (batch->done)
 			batch->done(batch->ctx, batch->result, &batch->err);
 		index_batch_free(batch);
@@ -267,6 +276,40 @@ void index_submit(struct index *index, struct index_batch *batch,
 	list_append(&index->waiting, &batch->link);
 	index->n_pending++;
 	commit_waiting(index);
+}
+
+uint64_t index_mark(const struct index *index)
+{
+	return index->n_failed;
+}
+
+struct barrier {
+	struct index *index;
+	uint64_t mark;
+	void (*done)(void *ctx, int r, const struct err *err);
+	void *ctx;
+};
+
+static void on_barrier(void *ctx, int r, const struct err *err)
+{
+	struct barrier *barrier = ctx;
+	const struct index *index = barrier->index;
+
+	(void)err;
+	if (r < 0 || index->n_failed != barrier->mark)
+		barrier->done(barrier->ctx, index->failure, &index->failure_err);
+	else
+		barrier->done(barrier->ctx, 0, NULL);
+	free(barrier);
+}
+
+void index_barrier(struct index *index, uint64_t mark, void (*done)(void *ctx, int r, const struct err *err),
+		   void *ctx)
+{
+	struct barrier *barrier = xmalloc(sizeof(*barrier));
+
+	*barrier = (struct barrier){ .index = index, .mark = mark, .done = done, .ctx = ctx };
+	index_submit(index, index_batch_new(), on_barrier, barrier);
 }
 
 size_t index_n_pending(const struct index *index)

@@ -108,6 +108,18 @@ size_t index_batch_size(const struct index_batch *batch); /* changes in it */
 void index_submit(struct index *index, struct index_batch *batch,
 		  void (*done)(void *ctx, int r, const struct err *err), void *ctx);
 
+/* How many batches could not be committed so far: a mark for index_barrier(). */
+uint64_t index_mark(const struct index *index);
+
+/**
+ * Wait until all that was submitted before is in the index.
+ *
+ * @mark  from index_mark(), taken before the first batch that matters
+ * @done  on the loop; r < 0 with err when a batch failed since the mark
+ */
+void index_barrier(struct index *index, uint64_t mark, void (*done)(void *ctx, int r, const struct err *err),
+		   void *ctx);
+
 /* Batches submitted and not yet answered. */
 size_t index_n_pending(const struct index *index);
 
@@ -116,8 +128,8 @@ size_t index_n_pending(const struct index *index);
 uint64_t index_n_commits(const struct index *index);
 
 /**
- * Close: commits what waits (the loop must not run any more), marks the stop as clean if asked, checkpoints
- * the WAL, ends the lane. NULL is fine.
+ * Close: commits what waits (the loop must not run any more), marks the stop as clean if asked and if no
+ * batch ever failed, checkpoints the WAL, ends the lane. NULL is fine.
  */
 void index_free(struct index *index, bool clean);
 

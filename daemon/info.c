@@ -162,9 +162,16 @@ static void delete_tag(struct request *request, const struct wire_bytes *name)
 /* What is not here cannot be pinned. */
 static bool is_here(struct request *request, const struct digest *digest)
 {
-	const struct catalog_entry *entry = catalog_find(request->cache->catalog, digest);
+	return digest_is_empty(digest) || catalog_has(request->cache->catalog, digest, BLOB_PLAIN) ||
+	       catalog_has(request->cache->catalog, digest, BLOB_EXEC);
+}
 
-	return digest_is_empty(digest) || (entry && entry->digest.size == digest->size);
+static void set_tag(struct request *request, const struct tag_params *params)
+{
+	AUTO_FREE char *name = xmemdupz(params->name.data, params->name.len);
+	struct index_tag tag = { .name = name, .digest = params->digest, .uid = request->session->uid };
+
+	tags_set(request->cache->tags, &tag, on_tagged, request);
 }
 
 void tag_start(struct request *request)
@@ -173,7 +180,7 @@ void tag_start(struct request *request)
 	struct err err = { 0 };
 
 	if (wire_decode(request->params, tag_fields, N_ELEMENTS(tag_fields), &params, "tag", &err) < 0 ||
-	    tag_check_name(params.name.data, params.name.len, &err) < 0) {
+	    tags_check_new(request->cache->tags, params.name.data, params.name.len, &err) < 0) {
 		request_fail(request, &err);
 	} else if (params.has_digest == params.delete) {
 		err_set(&err, ERR_INVALID_ARGUMENT,
@@ -185,8 +192,7 @@ void tag_start(struct request *request)
 		err_set(&err, ERR_NOT_FOUND, "tag: %s is not in the store", DIGEST_TEXT(&params.digest));
 		request_fail_missing(request, &err, &params.digest, 1);
 	} else {
-		tags_set(request->cache->tags, params.name.data, params.name.len, &params.digest,
-			 request->session->uid, on_tagged, request);
+		set_tag(request, &params);
 	}
 }
 

@@ -7,7 +7,11 @@
 #include "common/alloc.h"
 #include "common/directory.h"
 
-enum { PAGE_MAX = 4096 };
+enum {
+	PAGE_MAX = 4096,      /* entries */
+	PAGE_BYTES = 4 << 20, /* of names and targets: a page fits into a message, however long they are */
+	ENTRY_BYTES = 160,    /* what else an entry takes, at most */
+};
 
 struct ls_params {
 	struct digest digest;
@@ -116,12 +120,35 @@ static void begin_answer(struct ls_job *ls, const struct digest *digest, bool is
 	wire_array(&ls->answer, n);
 }
 
+/* How many bytes an entry takes in the answer, at most. */
+static size_t entry_size(const struct directory *d, size_t i)
+{
+	if (i < d->n_files)
+		return ENTRY_BYTES + strlen(d->files[i].name);
+	if ((i -= d->n_files) < d->n_directories)
+		return ENTRY_BYTES + strlen(d->directories[i].name);
+	i -= d->n_directories;
+	return ENTRY_BYTES + strlen(d->symlinks[i].name) + strlen(d->symlinks[i].target);
+}
+
+/* Where a page that begins here ends. */
+static uint64_t end_of_page(const struct directory *d, uint64_t begin, uint64_t stop)
+{
+	size_t bytes = 0;
+
+	for (uint64_t i = begin; i < stop; i++)
+		if ((bytes += entry_size(d, i)) > PAGE_BYTES)
+			return i;
+	return stop;
+}
+
 static void answer_directory(struct ls_job *ls, const struct digest *digest, const struct directory *d)
 {
 	uint64_t end = d->n_files + d->n_directories + d->n_symlinks;
 	uint64_t begin = ls->offset < end ? ls->offset : end;
 	uint64_t stop = end - begin < ls->limit ? end : begin + ls->limit;
 
+	stop = end_of_page(d, begin, stop);
 	begin_answer(ls, digest, true, stop - begin);
 	for (uint64_t i = begin; i < stop; i++)
 		put_entry(&ls->answer, d, i);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/alloc.h"
+#include "common/log.h"
 #include "daemon/place.h"
 #include "daemon/plan.h"
 
@@ -37,6 +38,7 @@ struct materialize {
 	struct pool_queue *queue;
 	struct plan plan;
 	struct event *progress;
+	uint64_t mark;   /* of the index, at the beginning */
 	bool has_folder; /* the folder is still this request's to close */
 	bool waiting, planning, cancelled;
 };
@@ -109,8 +111,8 @@ static void answer(struct materialize *m)
 
 static void on_in_index(void *ctx, int r, const struct err *err)
 {
-	(void)r; /* the tree is there all the same; after a restart it will be resolved anew */
-	(void)err;
+	if (r < 0) /* the tree is at its target all the same; after a restart it will be resolved anew */
+		log_warning("the index has no row of a new tree: %s", err->text);
 	answer(ctx);
 }
 
@@ -123,7 +125,7 @@ static void on_planned(struct plan *plan)
 	if (plan->r < 0)
 		fail(m, &plan->err, plan->missing, plan->n_missing);
 	else if (m->node && m->tree.cache != TREE_HIT)
-		index_submit(m->request->cache->index, index_batch_new(), on_in_index, m);
+		index_barrier(m->request->cache->index, m->mark, on_in_index, m);
 	else
 		answer(m);
 }
@@ -232,6 +234,7 @@ void materialize_start(struct request *request)
 
 	m->request = request;
 	m->queue = pool_queue_new(request->cache->pool);
+	m->mark = index_mark(request->cache->index);
 	request->ctx = m;
 	request->cancel = on_cancel;
 	if (wire_decode(request->params, fields, N_ELEMENTS(fields), &m->params, "materialize", &err) < 0 ||

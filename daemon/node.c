@@ -48,7 +48,8 @@ struct node_inner {
 struct blob_wait {
 	struct flight_waiter waiter;
 	struct node_inner *node;
-	const struct file_node *file;
+	struct digest digest;
+	const char *name; /* of the file, in the node's Directory */
 };
 
 /* Read and decode some Directories. */
@@ -288,15 +289,14 @@ static void on_blob_landed(struct flight_waiter *waiter, int r, const struct err
 {
 	struct blob_wait *wait = CONTAINER_OF(waiter, struct blob_wait, waiter);
 	struct node_inner *n = wait->node;
-	const struct file_node *file = wait->file;
 
 	if (r == BLOB_MISSING) {
 		struct node_failure *failure = failing(n, -ENOENT);
 
 		err_set(&failure->err, ERR_NOT_FOUND,
 			"blob %s is not in the store: '%s' in Directory %s needs it",
-			DIGEST_TEXT(&file->digest), file->name, DIGEST_TEXT(&n->node.digest));
-		add_missing(failure, &file->digest);
+			DIGEST_TEXT(&wait->digest), wait->name, DIGEST_TEXT(&n->node.digest));
+		add_missing(failure, &wait->digest);
 	} else if (r < 0) {
 		struct node_failure *failure = failing(n, r);
 
@@ -308,11 +308,24 @@ static void on_blob_landed(struct flight_waiter *waiter, int r, const struct err
 	settle_if_done(n);
 }
 
+/* Have a kind of a blob obtained, and wait for it. */
+static void want_blob(struct node_inner *n, const struct digest *digest, enum blob_kind kind,
+		      const char *name)
+{
+	struct blob_wait *wait = xcalloc(1, sizeof(*wait));
+
+	wait->waiter.landed = on_blob_landed;
+	wait->node = n;
+	wait->digest = *digest;
+	wait->name = name;
+	n->pending++;
+	flight_join(n->nodes->parts.flights, digest, kind, false, &wait->waiter);
+}
+
 static void scan_file(struct node_inner *n, const struct file_node *file)
 {
 	const struct nodes_parts *parts = &n->nodes->parts;
 	struct catalog_entry *entry;
-	struct blob_wait *wait;
 
 	if (digest_is_empty(&file->digest))
 		return;
@@ -323,12 +336,16 @@ static void scan_file(struct node_inner *n, const struct file_node *file)
 	}
 	if (entry && (file->properties || entry->kinds & 1u << kind_wanted(file)))
 		return;
-	wait = xcalloc(1, sizeof(*wait));
-	wait->waiter.landed = on_blob_landed;
-	wait->node = n;
-	wait->file = file;
-	n->pending++;
-	flight_join(parts->flights, &file->digest, kind_wanted(file), false, &wait->waiter);
+	want_blob(n, &file->digest, kind_wanted(file), file->name);
+}
+
+/* A Directory that was read although the catalog does not know it is taken in, as a blob met on disk. */
+static void scan_self(struct node_inner *n)
+{
+	const struct digest *digest = &n->node.digest;
+
+	if (!digest_is_empty(digest) && !catalog_find(n->nodes->parts.catalog, digest))
+		want_blob(n, digest, BLOB_PLAIN, ".");
 }
 
 static struct node_inner *want(struct nodes *nodes, const struct digest *digest, bool recall)
@@ -382,6 +399,8 @@ static void scan(struct node_inner *n)
 	size_t end = d->n_files + d->n_directories;
 	size_t stop = n->scanned + SCAN_STEP < end ? n->scanned + SCAN_STEP : end;
 
+	if (!n->scanned)
+		scan_self(n);
 	for (; n->scanned < stop && n->scanned < d->n_files; n->scanned++)
 		scan_file(n, &d->files[n->scanned]);
 	for (; n->scanned < stop; n->scanned++)

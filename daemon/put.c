@@ -443,6 +443,7 @@ static void start_begin(struct request *request)
 	put->refs = 1;
 	put->n_directories = 1;
 	put->batch = index_batch_new();
+	put->mark = index_mark(request->cache->index);
 	put->item.gone = on_session_gone;
 	list_init(&put->item.link);
 	list_append(&session->items, &put->item.link);
@@ -456,9 +457,10 @@ struct answer {
 	struct put *put;
 	struct request *request;
 	struct digest digest;
+	char *tag;
 };
 
-static void on_in_index(void *ctx, int r, const struct err *err)
+static void on_tagged(void *ctx, int r, const struct err *err)
 {
 	struct answer *answer = ctx;
 	struct put *put = answer->put;
@@ -480,7 +482,20 @@ static void on_in_index(void *ctx, int r, const struct err *err)
 		request_send(answer->request);
 	}
 	put_release(put);
+	free(answer->tag);
 	free(answer);
+}
+
+/* Everything that the tag needs is in the index. */
+static void on_in_index(void *ctx, int r, const struct err *err)
+{
+	struct answer *answer = ctx;
+	struct index_tag tag = { .name = answer->tag, .digest = answer->digest, .uid = answer->put->uid };
+
+	if (r == 0 && answer->tag)
+		tags_set(answer->put->cache->tags, &tag, on_tagged, answer);
+	else
+		on_tagged(answer, r, err);
 }
 
 void put_answer(struct put *put, struct request *request, const struct digest *digest, const char *tag,
@@ -489,11 +504,9 @@ void put_answer(struct put *put, struct request *request, const struct digest *d
 	struct answer *answer = xmalloc(sizeof(*answer));
 
 	*answer = (struct answer){ .put = put, .request = request, .digest = *digest };
+	answer->tag = tag ? xmemdupz(tag, tag_len) : NULL;
 	put_submit_rows(put);
-	if (tag)
-		tags_set(put->cache->tags, tag, tag_len, digest, put->uid, on_in_index, answer);
-	else
-		index_submit(put->cache->index, index_batch_new(), on_in_index, answer);
+	index_barrier(put->cache->index, put->mark, on_in_index, answer);
 }
 
 static int check_commit(const struct put *put, const struct wire_bytes *tag, struct err *err)
@@ -501,7 +514,7 @@ static int check_commit(const struct put *put, const struct wire_bytes *tag, str
 	if (put->n_open)
 		return err_set(err, ERR_FAILED_PRECONDITION,
 			       "put: %zu requests with entries are not answered yet", put->n_open);
-	return tag->data ? tag_check_name(tag->data, tag->len, err) : 0;
+	return tag->data ? tags_check_new(put->cache->tags, tag->data, tag->len, err) : 0;
 }
 
 static void start_commit(struct request *request, struct put *put, const struct put_params *params)
@@ -520,33 +533,45 @@ static void start_commit(struct request *request, struct put *put, const struct 
 		put_commit_tree(put, request, params->tag.data, params->tag.len);
 }
 
+static void start_abort(struct request *request, struct put *put, const struct put_params *params)
+{
+	(void)params;
+	end_put(put);
+	request_ok(request);
+}
+
+/* The steps of a put that has begun. */
+static const struct {
+	const char *name;
+	void (*start)(struct request *request, struct put *put, const struct put_params *params);
+} steps[] = { { "entries", start_entries }, { "commit", start_commit }, { "abort", start_abort } };
+
+static void start_step(struct request *request, const struct put_params *params, struct err *err)
+{
+	for (size_t i = 0; i < N_ELEMENTS(steps); i++) {
+		struct put *put;
+
+		if (!wire_is(&params->step, steps[i].name))
+			continue;
+		put = find_put(request, params->put, err);
+		if (put)
+			steps[i].start(request, put, params);
+		return;
+	}
+	err_set(err, ERR_INVALID_ARGUMENT, "put: step: one of begin, entries, commit and abort is needed");
+}
+
 void put_start(struct request *request)
 {
 	struct put_params params = { 0 };
 	struct err err = { 0 };
-	struct put *put;
 
-	if (wire_decode(request->params, put_fields, N_ELEMENTS(put_fields), &params, "put", &err) < 0) {
-		request_fail(request, &err);
-		return;
+	if (wire_decode(request->params, put_fields, N_ELEMENTS(put_fields), &params, "put", &err) == 0) {
+		if (wire_is(&params.step, "begin"))
+			start_begin(request);
+		else
+			start_step(request, &params, &err);
 	}
-	if (wire_is(&params.step, "begin")) {
-		start_begin(request);
-		return;
-	}
-	put = find_put(request, params.put, &err);
-	if (!put) {
+	if (err.set)
 		request_fail(request, &err);
-	} else if (wire_is(&params.step, "entries")) {
-		start_entries(request, put, &params);
-	} else if (wire_is(&params.step, "commit")) {
-		start_commit(request, put, &params);
-	} else if (wire_is(&params.step, "abort")) {
-		end_put(put);
-		request_ok(request);
-	} else {
-		err_set(&err, ERR_INVALID_ARGUMENT,
-			"put: step: one of begin, entries, commit and abort is needed");
-		request_fail(request, &err);
-	}
 }

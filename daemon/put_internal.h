@@ -36,6 +36,7 @@ struct put {
 	bool over;              /* failed, committed or aborted */
 
 	struct index_batch *batch; /* rows not submitted yet */
+	uint64_t mark;             /* of the index, when the put began */
 	uint64_t n_new, new_bytes;
 	uint64_t n_files, n_symlinks, bytes;
 };

@@ -113,17 +113,15 @@ static int is_hidden_name(const char *name)
 /* Return: 0, or -EINVAL for what is no record (a crash can leave an empty one). */
 static int parse(const char *text, struct record *record)
 {
-	int end = 0;
+	int end = 0, n;
 
 	if (sscanf(text, "dircache-staging 1\n%u\n%ju %ju\n%34s%n", &record->uid, &record->device,
 		   &record->inode, record->hidden, &end) != 4)
 		return -EINVAL;
 	if (text[end] != '\n' || text[end + 1] != '/' || !is_hidden_name(record->hidden))
 		return -EINVAL;
-	if (strlen(text + end + 1) >= sizeof(record->path))
-		return -EINVAL;
-	strcpy(record->path, text + end + 1);
-	return 0;
+	n = snprintf(record->path, sizeof(record->path), "%s", text + end + 1);
+	return n > 0 && (size_t)n < sizeof(record->path) ? 0 : -EINVAL;
 }
 
 static int read_record(struct staging *staging, const char *name, struct record *record)

@@ -114,8 +114,7 @@ static size_t position(const struct tags *tags, const char *name, size_t len, bo
 	return low;
 }
 
-static struct tag *put(struct tags *tags, const char *name, size_t len, const struct digest *digest,
-		       uid_t uid)
+static void put(struct tags *tags, const char *name, size_t len, const struct digest *digest, uid_t uid)
 {
 	bool found;
 	size_t i = position(tags, name, len, &found);
@@ -128,7 +127,6 @@ static struct tag *put(struct tags *tags, const char *name, size_t len, const st
 	}
 	tags->items[i].digest = *digest;
 	tags->items[i].uid = uid;
-	return &tags->items[i];
 }
 
 void tags_load(struct tags *tags, const struct index_tag *tag)
@@ -236,14 +234,21 @@ static void commit(struct tags *tags, struct index_batch *batch, tags_done *done
 	index_submit(tags->index, batch, on_committed, change);
 }
 
-void tags_set(struct tags *tags, const char *name, size_t len, const struct digest *digest, uid_t uid,
-	      tags_done *done, void *ctx)
+int tags_check_new(const struct tags *tags, const char *name, size_t len, struct err *err)
+{
+	int r = tag_check_name(name, len, err);
+
+	if (r == 0 && tags->n >= TAGS_MAX && !tags_find(tags, name, len))
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "there are %d tags: delete some", TAGS_MAX);
+	return r;
+}
+
+void tags_set(struct tags *tags, const struct index_tag *tag, tags_done *done, void *ctx)
 {
 	struct index_batch *batch = index_batch_new();
-	struct tag *tag = put(tags, name, len, digest, uid);
-	struct index_tag row = { .name = tag->name, .digest = tag->digest, .uid = tag->uid };
 
-	index_batch_put_tag(batch, &row);
+	tags_load(tags, tag);
+	index_batch_put_tag(batch, tag);
 	commit(tags, batch, done, ctx);
 }
 

@@ -22,7 +22,7 @@
 #include "daemon/index.h"
 #include "daemon/pool.h"
 
-enum { TAG_NAME_MAX = 255 };
+enum { TAG_NAME_MAX = 255, TAGS_MAX = 10000 /* names, so that a list of them fits into a message */ };
 
 struct tags;
 
@@ -42,9 +42,11 @@ const struct digest *tags_find(const struct tags *tags, const char *name, size_t
 /* Called when a change is in the index and the file; r < 0 with err when it could not be made. */
 typedef void tags_done(void *ctx, int r, const struct err *err);
 
-/* Name a digest, or give a name to another one. The name was checked. */
-void tags_set(struct tags *tags, const char *name, size_t len, const struct digest *digest, uid_t uid,
-	      tags_done *done, void *ctx);
+/* May this name be set: as tag_check_name(), and is there room (ERR_RESOURCE_EXHAUSTED)? */
+int tags_check_new(const struct tags *tags, const char *name, size_t len, struct err *err);
+
+/* Name a digest, or give a name to another one. The name was checked. The tag is copied. */
+void tags_set(struct tags *tags, const struct index_tag *tag, tags_done *done, void *ctx);
 
 /* Take a name away. Return: 0 (done will be called), or -ENOENT. */
 int tags_delete(struct tags *tags, const char *name, size_t len, tags_done *done, void *ctx);

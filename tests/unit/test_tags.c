@@ -115,7 +115,7 @@ END_TEST
 
 static char *read_file(void)
 {
-	static char text[65536];
+	static char text[1 << 18];
 	AUTO_CLOSE int fd = openat(cache.store_fd, "tags", O_RDONLY);
 	ssize_t n = read(fd, text, sizeof(text) - 1);
 
