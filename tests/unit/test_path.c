@@ -137,58 +137,91 @@ START_TEST(a_file_in_the_way_is_named)
 }
 END_TEST
 
-START_TEST(a_socket_folder_below_tmp_is_made_private)
+/*
+ * The default folder of a user without XDG_RUNTIME_DIR. Only root can be a user that has none of his own
+ * there; each test is a process of its own, so it need not change back.
+ */
+#define DEFAULT_FOLDER "/tmp/dircache-12346"
+#define DEFAULT_SOCKET DEFAULT_FOLDER "/socket"
+
+static void remove_default_folder(void)
 {
-	AUTO_FREE char *socket = xasprintf("%s/run/deep/socket", unit_folder);
-	AUTO_FREE char *run = xasprintf("%s/run", unit_folder);
-	struct err err = { 0 };
-
-	umask(0);
-	ck_assert_int_eq(path_make_socket_folder(socket, &err), 0);
-	ck_assert_int_eq(mode_of(run), 0700);
-	ck_assert_int_eq(path_make_socket_folder(socket, &err), 0); /* found is as good */
-}
-END_TEST
-
-START_TEST(a_socket_folder_below_tmp_that_is_open_is_refused)
-{
-	AUTO_FREE char *socket = xasprintf("%s/socket", unit_folder);
-	struct err err = { 0 };
-
-	ck_assert_int_eq(path_make_socket_folder(socket, &err), 0);
-	ck_assert_int_eq(chmod(unit_folder, 0755), 0);
-	ck_assert_int_eq(path_make_socket_folder(socket, &err), -EPERM);
-	unit_ck_err(&err, ERR_PERMISSION_DENIED, "755");
-	ck_assert_int_eq(chmod(unit_folder, 0700), 0);
-}
-END_TEST
-
-START_TEST(a_socket_folder_below_tmp_of_another_user_is_refused)
-{
-	AUTO_FREE char *socket = xasprintf("%s/socket", unit_folder);
-	struct err err = { 0 };
-
-	if (geteuid() != 0)
+	if (seteuid(0) < 0)
 		return;
-	ck_assert_int_eq(chown(unit_folder, SOMEBODY_ELSE, SOMEBODY_ELSE), 0);
-	ck_assert_int_eq(path_make_socket_folder(socket, &err), -EPERM);
-	unit_ck_err(&err, ERR_PERMISSION_DENIED, "belongs to user 12346");
-	ck_assert_int_eq(chown(unit_folder, 0, 0), 0);
+	(void)unlink(DEFAULT_FOLDER);
+	(void)rmdir(DEFAULT_FOLDER);
+}
+
+/* Return: are we the user whose folder that is? */
+static bool become_somebody(void)
+{
+	if (geteuid() != 0)
+		return false;
+	(void)atexit(remove_default_folder);
+	remove_default_folder();
+	return seteuid(SOMEBODY_ELSE) == 0;
+}
+
+START_TEST(the_default_socket_folder_below_tmp_is_made_private)
+{
+	struct err err = { 0 };
+
+	if (!become_somebody())
+		return;
+	umask(0);
+	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), 0);
+	ck_assert_int_eq(mode_of(DEFAULT_FOLDER), 0700);
+	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), 0); /* found is as good */
 }
 END_TEST
 
-START_TEST(a_symlink_in_place_of_a_socket_folder_below_tmp_is_refused)
+START_TEST(the_default_socket_folder_below_tmp_is_refused_when_it_is_open)
 {
-	AUTO_FREE char *link = xasprintf("%s.link", unit_folder);
-	AUTO_FREE char *socket = xasprintf("%s/socket", link);
 	struct err err = { 0 };
-	int r;
 
-	ck_assert_int_eq(symlink(unit_folder, link), 0);
-	r = path_make_socket_folder(socket, &err);
-	ck_assert_int_eq(unlink(link), 0);
-	ck_assert_int_eq(r, -EPERM);
+	if (!become_somebody())
+		return;
+	ck_assert_int_eq(mkdir(DEFAULT_FOLDER, 0700), 0);
+	ck_assert_int_eq(chmod(DEFAULT_FOLDER, 0755), 0);
+	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), -EPERM);
+	unit_ck_err(&err, ERR_PERMISSION_DENIED, "755");
+}
+END_TEST
+
+START_TEST(the_default_socket_folder_below_tmp_is_refused_when_it_is_another_users)
+{
+	struct err err = { 0 };
+
+	if (!become_somebody())
+		return;
+	ck_assert_int_eq(seteuid(0), 0);
+	ck_assert_int_eq(mkdir(DEFAULT_FOLDER, 0700), 0);
+	ck_assert_int_eq(seteuid(SOMEBODY_ELSE), 0);
+	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), -EPERM);
+	unit_ck_err(&err, ERR_PERMISSION_DENIED, "belongs to user 0");
+}
+END_TEST
+
+START_TEST(a_symlink_in_place_of_the_default_socket_folder_is_refused)
+{
+	struct err err = { 0 };
+
+	if (!become_somebody())
+		return;
+	ck_assert_int_eq(symlink("/", DEFAULT_FOLDER), 0);
+	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), -EPERM);
 	unit_ck_err(&err, ERR_PERMISSION_DENIED, "not a directory");
+}
+END_TEST
+
+START_TEST(a_socket_folder_that_somebody_chose_may_be_open)
+{
+	AUTO_FREE char *socket = xasprintf("%s/socket", unit_folder);
+	struct err err = { 0 };
+
+	ck_assert_int_eq(chmod(unit_folder, 0755), 0);
+	ck_assert_int_eq(path_make_socket_folder(socket, &err), 0);
+	ck_assert_int_eq(chmod(unit_folder, 0700), 0);
 }
 END_TEST
 
@@ -219,7 +252,9 @@ END_TEST
 UNIT_MAIN("path", the_environment_comes_first, root_has_places_of_the_system,
 	  users_have_places_of_the_xdg_specification, without_home_the_password_database_is_asked,
 	  missing_folders_are_made_with_their_mode_whatever_the_umask, a_file_in_the_way_is_named,
-	  a_socket_folder_below_tmp_is_made_private, a_socket_folder_below_tmp_that_is_open_is_refused,
-	  a_socket_folder_below_tmp_of_another_user_is_refused,
-	  a_symlink_in_place_of_a_socket_folder_below_tmp_is_refused,
-	  a_socket_folder_elsewhere_is_made_for_all, a_socket_in_the_current_folder_needs_none)
+	  the_default_socket_folder_below_tmp_is_made_private,
+	  the_default_socket_folder_below_tmp_is_refused_when_it_is_open,
+	  the_default_socket_folder_below_tmp_is_refused_when_it_is_another_users,
+	  a_symlink_in_place_of_the_default_socket_folder_is_refused,
+	  a_socket_folder_that_somebody_chose_may_be_open, a_socket_folder_elsewhere_is_made_for_all,
+	  a_socket_in_the_current_folder_needs_none)
