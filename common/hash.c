@@ -3,7 +3,7 @@
 
 #include <assert.h>
 #include <openssl/evp.h>
-#include <threads.h>
+#include <pthread.h>
 
 #include "common/alloc.h"
 
@@ -12,10 +12,13 @@ struct hasher {
 	uint64_t size;
 };
 
-/* Fetching the algorithm takes libcrypto's locks and look-ups: once, for good. */
+/*
+ * Fetching the algorithm takes libcrypto's locks and look-ups: once, for good. By pthread_once(), since
+ * ThreadSanitizer does not know call_once().
+ */
 static EVP_MD *sha256;
-static tss_t thread_hasher;
-static once_flag once = ONCE_FLAG_INIT;
+static pthread_key_t thread_hasher;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void free_thread_hasher(void *hasher)
 {
@@ -28,8 +31,8 @@ static void init_once(void)
 
 	sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 	assert(sha256);
-	r = tss_create(&thread_hasher, free_thread_hasher);
-	assert(r == thrd_success);
+	r = pthread_key_create(&thread_hasher, free_thread_hasher);
+	assert(r == 0);
 }
 
 struct hasher *hasher_new(void)
@@ -37,7 +40,7 @@ struct hasher *hasher_new(void)
 	struct hasher *hasher = xcalloc(1, sizeof(*hasher));
 	int ok;
 
-	call_once(&once, init_once);
+	(void)pthread_once(&once, init_once);
 	hasher->context = EVP_MD_CTX_new();
 	assert(hasher->context);
 	ok = EVP_DigestInit_ex2(hasher->context, sha256, NULL);
@@ -84,15 +87,15 @@ static struct hasher *hasher_of_thread(void)
 	struct hasher *hasher;
 	int r;
 
-	call_once(&once, init_once);
-	hasher = tss_get(thread_hasher);
+	(void)pthread_once(&once, init_once);
+	hasher = pthread_getspecific(thread_hasher);
 	if (hasher) {
 		hasher_reset(hasher);
 		return hasher;
 	}
 	hasher = hasher_new();
-	r = tss_set(thread_hasher, hasher);
-	assert(r == thrd_success);
+	r = pthread_setspecific(thread_hasher, hasher);
+	assert(r == 0);
 	return hasher;
 }
 

@@ -35,7 +35,7 @@ struct conn {
 	struct conns *conns;
 	struct list link;
 	int sock;
-	struct event *readable, *writable;
+	struct event *readable, *writable, *hung_up; /* the last while it is not read, and so cannot tell */
 
 	char *in; /* bytes from the first one of the current message on */
 	size_t in_len, in_capacity;
@@ -48,10 +48,12 @@ struct conn {
 	size_t out_len;
 
 	bool dispatching; /* a request may end from within, and must not start reading again below */
+	bool held_up;     /* whole messages may be in `in`, for which there was no room */
 	bool closing;     /* send what is there, then close: the peer sent nonsense, or nothing more */
 	bool dead;        /* free it as soon as nobody is inside */
 };
 
+static void dispatch(struct conn *conn);
 static void watch(struct conn *conn);
 
 /* ---- end ---- */
@@ -88,12 +90,14 @@ static void conn_free(struct conn *conn)
 	drop_arrivals(conn);
 	event_free(conn->readable);
 	event_free(conn->writable);
+	event_free(conn->hung_up);
 	(void)close(conn->sock);
 	list_remove(&conn->link);
 	conns->n--;
 	free(conn->arrivals);
 	free(conn->in);
 	free(conn);
+	conns_feed(conns);
 	conns->changed(conns->ctx);
 }
 
@@ -158,10 +162,13 @@ static void on_writable(evutil_socket_t sock, short what, void *arg)
 	(void)sock;
 	(void)what;
 	flush_or_die(conn);
-	if (conn->dead)
+	if (conn->dead) {
 		conn_free(conn);
-	else
-		watch(conn);
+		return;
+	}
+	if (conn->held_up)
+		dispatch(conn);
+	watch(conn);
 }
 
 /* ---- in ---- */
@@ -247,6 +254,7 @@ static void dispatch(struct conn *conn)
 		if (r == WIRE_WHOLE && dispatch_one(conn, conn->scanner.offset, &err) < 0)
 			r = -EBADMSG;
 	}
+	conn->held_up = r == WIRE_WHOLE && conn->in_len;
 	if (r < 0)
 		refuse(conn, &err);
 	conn->dispatching = false;
@@ -325,8 +333,14 @@ static void on_readable(evutil_socket_t sock, short what, void *arg)
 		watch(conn);
 }
 
-/* Descriptors were closed: whoever waited for that is read again. */
-static void feed_starved(struct conns *conns)
+static void on_hung_up(evutil_socket_t sock, short what, void *arg)
+{
+	(void)sock;
+	(void)what;
+	conn_free(arg);
+}
+
+void conns_feed(struct conns *conns)
 {
 	if (!conns->starved || conns->service->n_fds >= conns->max_fds)
 		return;
@@ -339,7 +353,6 @@ static void conn_request_ended(struct session *session)
 {
 	struct conn *conn = CONTAINER_OF(session, struct conn, session);
 
-	feed_starved(conn->conns);
 	if (conn->dispatching || conn->dead)
 		return;
 	dispatch(conn); /* what had come while there was no room */
@@ -350,12 +363,16 @@ static void conn_request_ended(struct session *session)
 /* Watch for what can be done now. */
 static void watch(struct conn *conn)
 {
-	if (may_read(conn))
+	if (may_read(conn)) {
 		(void)event_add(conn->readable, NULL);
-	else
+		(void)event_del(conn->hung_up);
+	} else {
 		(void)event_del(conn->readable);
+		(void)event_add(conn->hung_up, NULL);
+	}
 	conn->conns->starved |= may_dispatch(conn) && !may_read(conn);
-	if (!list_is_empty(&conn->out) || (conn->closing && conn->session.n_requests == 0))
+	if (!list_is_empty(&conn->out) || (conn->held_up && may_dispatch(conn)) ||
+	    (conn->closing && conn->session.n_requests == 0))
 		(void)event_add(conn->writable, NULL);
 	else
 		(void)event_del(conn->writable);
@@ -377,7 +394,8 @@ void conn_new(struct conns *conns, int sock, uid_t uid)
 	wire_scanner_init(&conn->scanner, &wire_default_limits);
 	conn->readable = event_new(conns->base, sock, EV_READ | EV_PERSIST, on_readable, conn);
 	conn->writable = event_new(conns->base, sock, EV_WRITE | EV_PERSIST, on_writable, conn);
-	if (!conn->readable || !conn->writable)
+	conn->hung_up = event_new(conns->base, sock, EV_CLOSED | EV_PERSIST, on_hung_up, conn);
+	if (!conn->readable || !conn->writable || !conn->hung_up)
 		abort();
 	list_append(&conns->open, &conn->link);
 	conns->n++;

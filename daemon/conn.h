@@ -43,6 +43,9 @@ enum {
  */
 void conn_new(struct conns *conns, int sock, uid_t uid);
 
+/* Descriptors were closed: whoever waited for that is read again. */
+void conns_feed(struct conns *conns);
+
 /* Cancel all requests of all connections. */
 void conns_cancel(struct conns *conns);
 

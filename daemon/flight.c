@@ -6,6 +6,9 @@
 #include "common/alloc.h"
 #include "daemon/map.h"
 
+/* Enough to keep the workers busy while the loop is not; each has a writer, and that a buffer. */
+enum { AT_WORK_MAX = 64 };
+
 struct flight {
 	struct digest key; /* first: by this it is found; see flight_key() */
 	struct job job;
@@ -25,13 +28,16 @@ struct flight {
 	/* The loop's. */
 	struct flights *flights;
 	struct list waiters;
-	bool was_known; /* the catalog had it: coming back is healing */
+	struct list link; /* wanted */
+	bool was_known;   /* the catalog had it: coming back is healing */
 };
 
 struct flights {
 	struct flights_parts parts;
 	struct pool_queue *queue;
 	struct map under_way[BLOB_KINDS];
+	struct list wanted; /* no worker has them yet */
+	size_t n_at_work;
 };
 
 struct flights *flights_new(const struct flights_parts *parts)
@@ -40,6 +46,7 @@ struct flights *flights_new(const struct flights_parts *parts)
 
 	flights->parts = *parts;
 	flights->queue = pool_queue_new(parts->pool);
+	list_init(&flights->wanted);
 	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
 		map_init(&flights->under_way[kind]);
 	return flights;
@@ -122,6 +129,20 @@ static void note_lost(const struct flight *flight)
 	index_submit(parts->index, batch, NULL, NULL);
 }
 
+/* Hand what is wanted to the workers, a bounded number ahead of them. */
+static void hand_over(struct flights *flights)
+{
+	struct list *l;
+
+	while (flights->n_at_work < AT_WORK_MAX && (l = list_pop(&flights->wanted))) {
+		struct flight *flight = LIST_ENTRY(l, struct flight, link);
+
+		flight->writer = writers_take(flights->parts.writers);
+		flights->n_at_work++;
+		pool_submit(flights->queue, &flight->job);
+	}
+}
+
 static void flight_done(struct job *job)
 {
 	struct flight *flight = CONTAINER_OF(job, struct flight, job);
@@ -130,6 +151,8 @@ static void flight_done(struct job *job)
 	int r = flight->r == BLOB_EXISTS ? 0 : flight->r;
 
 	writers_give(flights->parts.writers, flight->writer);
+	flights->n_at_work--;
+	hand_over(flights);
 	flights->parts.counters->tampered_blobs += flight->n_changed;
 	if (r == 0)
 		note_landed(flight);
@@ -155,12 +178,12 @@ static struct flight *start(struct flights *flights, const struct digest *digest
 	flight->links_used_up = links_used_up;
 	flight->flights = flights;
 	flight->was_known = catalog_has(flights->parts.catalog, digest, kind);
-	flight->writer = writers_take(flights->parts.writers);
 	flight->job.run = flight_run;
 	flight->job.done = flight_done;
 	list_init(&flight->waiters);
 	map_add(&flights->under_way[kind], &flight->key);
-	pool_submit(flights->queue, &flight->job);
+	list_append(&flights->wanted, &flight->link);
+	hand_over(flights);
 	return flight;
 }
 

@@ -10,6 +10,8 @@
 #include "daemon/index_internal.h"
 #include "daemon/pool.h"
 
+enum { LOST_MAX = 1000000 }; /* changes kept for another try */
+
 /* All batches that waited when the lane was free. */
 struct commit_job {
 	struct job job; /* first */
@@ -33,6 +35,11 @@ struct index {
 	bool is_committing;
 	size_t n_pending;
 	uint64_t n_commits;
+
+	/* Changes that could not be committed and whose batch has nobody to tell: they are tried again,
+	 * before the next batch. NULL for none. */
+	struct index_batch *lost;
+	bool lost_for_good; /* there were too many */
 
 	uint64_t n_failed; /* batches; the last of them with */
 	int failure;
@@ -62,11 +69,14 @@ void index_free(struct index *index, bool clean)
 
 	if (!index)
 		return;
+	if (index->lost)
+		index_submit(index, index_batch_new(), NULL, NULL);
 	pool_free(index->lane); /* commits what waits: each commit's done() submits the next */
 	assert(index->n_pending == 0);
 	pool_queue_free(index->queue);
-	if (index_db_close(index->db, clean && !index->n_failed, &err) < 0)
+	if (index_db_close(index->db, clean && !index->lost && !index->lost_for_good, &err) < 0)
 		log_warning("%s", err.text);
+	index_batch_free(index->lost);
 	free(index);
 }
 
@@ -226,6 +236,31 @@ static enum job_next run_commit(struct job *job)
 
 static void commit_waiting(struct index *index);
 
+/* Move the changes of a batch to those that are tried again. */
+static void keep_lost(struct index *index, struct index_batch *batch)
+{
+	struct index_batch *lost = index->lost;
+
+	if (!lost)
+		lost = index->lost = index_batch_new();
+	for (size_t i = 0; i < batch->n_changes && lost->n_changes < LOST_MAX; i++) {
+		lost->changes =
+			xgrow(lost->changes, lost->n_changes, &lost->capacity, sizeof(*lost->changes));
+		lost->changes[lost->n_changes++] = batch->changes[i];
+	}
+	index->lost_for_good |= lost->n_changes == LOST_MAX;
+	batch->n_changes = 0;
+}
+
+static void note_failure(struct index *index, struct index_batch *batch)
+{
+	index->n_failed++;
+	index->failure = batch->result;
+	index->failure_err = batch->err;
+	if (!batch->done && batch->n_changes)
+		keep_lost(index, batch);
+}
+
 static void on_committed(struct job *job)
 {
 	struct commit_job *commit = (struct commit_job *)job;
@@ -243,11 +278,8 @@ static void on_committed(struct job *job)
 		struct index_batch *batch = LIST_ENTRY(l, struct index_batch, link);
 
 		index->n_pending--;
-		if (batch->result < 0) {
-			index->n_failed++;
-			index->failure = batch->result;
-			index->failure_err = batch->err;
-		}
+		if (batch->result < 0)
+			note_failure(index, batch);
 		if (batch->done)
 			batch->done(batch->ctx, batch->result, &batch->err);
 		index_batch_free(batch);
@@ -261,6 +293,10 @@ static void commit_waiting(struct index *index)
 
 	if (index->is_committing || list_is_empty(&index->waiting))
 		return;
+	if (index->lost) {
+		list_append(&commit->batches, &TAKE(index->lost)->link);
+		index->n_pending++;
+	}
 	while ((l = list_pop(&index->waiting)))
 		list_append(&commit->batches, l);
 	index->is_committing = true;

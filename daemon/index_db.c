@@ -525,15 +525,24 @@ static int commit(struct index_db *db, const struct list *batches, const struct 
 	return r;
 }
 
+/* A batch that nobody hears of will be tried again: what came after it must not overtake it. */
 static uint64_t commit_one_by_one(struct index_db *db, struct list *batches)
 {
+	const struct index_batch *stuck = NULL;
 	uint64_t n_committed = 0;
 
 	list_for_each (l, batches) {
 		struct index_batch *batch = LIST_ENTRY(l, struct index_batch, link);
 
+		if (stuck) {
+			batch->result = stuck->result;
+			batch->err = stuck->err;
+			continue;
+		}
 		batch->result = commit(db, batches, batch, &batch->err);
 		n_committed += batch->result == 0;
+		if (batch->result < 0 && !batch->done)
+			stuck = batch;
 	}
 	return n_committed;
 }

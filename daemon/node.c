@@ -11,6 +11,7 @@ enum {
 	LOAD_BATCH_MAX = 32, /* Directories a job reads: long enough to pay for the hand-over */
 	SCAN_STEP = 128,     /* entries looked up between two looks at the clock */
 	TELL_STEP = 128,     /* waiters told */
+	BLOBS_MAX = 1024, /* blobs waited for at a time: then scanning waits, lest memory grow with a tree */
 };
 
 enum node_state {
@@ -79,16 +80,12 @@ struct nodes {
 	struct list settled;  /* ended, waiters not told yet */
 	struct list dying;    /* without references */
 	size_t n_wanted, n_jobs, n_waiting;
+	size_t n_blobs; /* blobs waited for */
 };
 
 static struct node_inner *inner(const struct node *node)
 {
 	return (struct node_inner *)(uintptr_t)node;
-}
-
-static struct node_failure *failure_new(void)
-{
-	return xcalloc(1, sizeof(struct node_failure));
 }
 
 /* ---- life ---- */
@@ -226,6 +223,7 @@ static void settle(struct node_inner *n)
 		return;
 	}
 	free(TAKE(n->edges));
+	free(TAKE(n->failure)); /* parents keep the node, however many are missing */
 	n->nodes->n_waiting--;
 	node_put(&n->node);
 }
@@ -243,7 +241,7 @@ static void add_missing(struct node_failure *failure, const struct digest *diges
 static struct node_failure *failing(struct node_inner *n, int r)
 {
 	if (!n->failure) {
-		n->failure = failure_new();
+		n->failure = xcalloc(1, sizeof(struct node_failure));
 		n->failure->r = r;
 	}
 	return n->failure;
@@ -289,6 +287,7 @@ static void on_blob_landed(struct flight_waiter *waiter, int r, const struct err
 {
 	struct blob_wait *wait = CONTAINER_OF(waiter, struct blob_wait, waiter);
 	struct node_inner *n = wait->node;
+	struct nodes *nodes = n->nodes;
 
 	if (r == BLOB_MISSING) {
 		struct node_failure *failure = failing(n, -ENOENT);
@@ -306,6 +305,8 @@ static void on_blob_landed(struct flight_waiter *waiter, int r, const struct err
 	free(wait);
 	n->pending--;
 	settle_if_done(n);
+	if (nodes->n_blobs-- == BLOBS_MAX)
+		slice_start(nodes->parts.slicer, &nodes->slice);
 }
 
 /* Have a kind of a blob obtained, and wait for it. */
@@ -319,6 +320,7 @@ static void want_blob(struct node_inner *n, const struct digest *digest, enum bl
 	wait->digest = *digest;
 	wait->name = name;
 	n->pending++;
+	n->nodes->n_blobs++;
 	flight_join(n->nodes->parts.flights, digest, kind, false, &wait->waiter);
 }
 
@@ -396,7 +398,8 @@ static void scan_child(struct node_inner *n, size_t i)
 static void scan(struct node_inner *n)
 {
 	const struct directory *d = n->node.directory;
-	size_t end = d->n_files + d->n_directories;
+	bool is_hopeless = n->failure && n->failure->n_missing == NODE_MISSING_MAX; /* no more can be named */
+	size_t end = is_hopeless ? n->scanned : d->n_files + d->n_directories;
 	size_t stop = n->scanned + SCAN_STEP < end ? n->scanned + SCAN_STEP : end;
 
 	if (!n->scanned)
@@ -445,7 +448,7 @@ static struct node_failure *load_one(struct load_job *load, const struct digest 
 			return NULL;
 		err_prefix(&err, "Directory %s: ", DIGEST_TEXT(digest));
 	}
-	failure = failure_new();
+	failure = xcalloc(1, sizeof(struct node_failure));
 	if (r > 0) {
 		add_missing(failure, digest);
 		r = err_set(&err, ERR_NOT_FOUND, "Directory %s is not in the store%s", DIGEST_TEXT(digest),
@@ -513,6 +516,11 @@ static void dispatch_loads(struct nodes *nodes)
 
 /* ---- the slice: settle before scan before load, so that memory is given back first ---- */
 
+static bool may_scan(const struct nodes *nodes)
+{
+	return !list_is_empty(&nodes->scanning) && nodes->n_blobs < BLOBS_MAX;
+}
+
 static bool nodes_step(struct slice *slice)
 {
 	struct nodes *nodes = CONTAINER_OF(slice, struct nodes, slice);
@@ -522,12 +530,11 @@ static bool nodes_step(struct slice *slice)
 		node_destroy(LIST_ENTRY(l, struct node_inner, link));
 	else if ((l = list_pop(&nodes->settled)))
 		settle(LIST_ENTRY(l, struct node_inner, link));
-	else if ((l = list_pop(&nodes->scanning)))
+	else if (may_scan(nodes) && (l = list_pop(&nodes->scanning)))
 		scan(LIST_ENTRY(l, struct node_inner, link));
 	if (list_is_empty(&nodes->scanning))
 		dispatch_loads(nodes);
-	return !list_is_empty(&nodes->dying) || !list_is_empty(&nodes->settled) ||
-	       !list_is_empty(&nodes->scanning);
+	return !list_is_empty(&nodes->dying) || !list_is_empty(&nodes->settled) || may_scan(nodes);
 }
 
 /* ---- the whole ---- */

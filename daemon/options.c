@@ -2,6 +2,7 @@
 #include "daemon/options.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <ini.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include "common/alloc.h"
 #include "common/auto.h"
 #include "common/path.h"
+#include "daemon/disk.h"
 
 enum { WORKERS_MAX = 256, IDLE_MAX = 365 * 24 * 3600 };
 
@@ -112,8 +114,12 @@ static int on_line(void *ctx, const char *section, const char *name, const char 
 static int read_file(struct options *options, const char *path, struct err *err)
 {
 	struct file_context file = { .options = options, .path = path, .err = err };
-	int line = ini_parse(path, on_line, &file);
+	struct stat st;
+	int line;
 
+	if (disk_fstatat(AT_FDCWD, path, &st, 0) == 0 && S_ISDIR(st.st_mode)) /* which reads as empty */
+		return err_errno(err, -EISDIR, "reading the configuration file '%s'", path);
+	line = ini_parse(path, on_line, &file);
 	if (line == 0)
 		return 0;
 	if (line < 0)

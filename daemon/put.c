@@ -304,6 +304,8 @@ static int add_entry(struct put *put, const struct wire_entry *wire, struct err 
 
 	if (!is_single && (r = check_place(put, wire, err)) < 0)
 		return r;
+	if (is_single && wire->parent)
+		return err_set(err, ERR_INVALID_ARGUMENT, "parent: a file without a name has none");
 	if (wire_is(&wire->type, "symlink")) {
 		if ((r = check_symlink(wire, err)) < 0)
 			return r;

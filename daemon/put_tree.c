@@ -9,8 +9,9 @@
 #include "common/hash.h"
 
 enum {
-	STORE_JOB_MAX = 64, /* Directories a worker stores before it looks at other requests */
-	ADOPT_STEP = 8,     /* Directories taken in between two looks at the clock */
+	STORE_JOB_MAX = 64,  /* Directories a worker stores before it looks at other requests */
+	STORE_JOBS_MAX = 16, /* that a commit has with the workers at a time */
+	ADOPT_STEP = 8,      /* Directories taken in between two looks at the clock */
 };
 
 /* A Directory of the tree, on its way from entries to a node. */
@@ -32,8 +33,8 @@ struct commit {
 	size_t n; /* Directories: by number, the root first */
 	struct made *made;
 	struct node **nodes;
-	size_t n_jobs,
-		next; /* store jobs under way; the Directory to be adopted next, from the last to the first */
+	size_t n_jobs; /* store jobs under way */
+	size_t next;   /* Directory to be stored; then those before it are to be adopted, the last first */
 	bool cancelled;
 	struct err err;
 	struct job encode;
@@ -200,6 +201,8 @@ static enum job_next store_run(struct job *job)
 	return JOB_DONE;
 }
 
+static void start_store(struct commit *commit);
+
 static void store_done(struct job *job)
 {
 	struct store_job *store = CONTAINER_OF(job, struct store_job, job);
@@ -209,30 +212,40 @@ static void store_done(struct job *job)
 	if (store->err.set && !commit->err.set)
 		commit->err = store->err;
 	free(store);
-	if (--commit->n_jobs || ended(commit))
+	commit->n_jobs--;
+	if (!commit->err.set && !commit->cancelled)
+		start_store(commit);
+	if (commit->n_jobs || ended(commit))
 		return;
-	commit->next = commit->n;
 	slice_start(commit->put->cache->slicer, &commit->slice);
+}
+
+/* Hand the next Directories to the workers, a bounded number ahead of them: each job has a writer. */
+static void start_store(struct commit *commit)
+{
+	struct cache *cache = commit->put->cache;
+
+	while (commit->next < commit->n && commit->n_jobs < STORE_JOBS_MAX) {
+		struct store_job *store = xcalloc(1, sizeof(*store));
+		size_t left = commit->n - commit->next;
+
+		store->job = (struct job){ .run = store_run, .done = store_done };
+		store->commit = commit;
+		store->writer = writers_take(cache->writers);
+		store->begin = commit->next;
+		store->end = store->begin + (left < STORE_JOB_MAX ? left : STORE_JOB_MAX);
+		commit->next = store->end;
+		commit->n_jobs++;
+		pool_submit(commit->put->queue, &store->job);
+	}
 }
 
 static void encode_done(struct job *job)
 {
 	struct commit *commit = CONTAINER_OF(job, struct commit, encode);
-	struct cache *cache = commit->put->cache;
 
-	if (ended(commit))
-		return;
-	for (size_t begin = 0; begin < commit->n; begin += STORE_JOB_MAX) {
-		struct store_job *store = xcalloc(1, sizeof(*store));
-
-		store->job = (struct job){ .run = store_run, .done = store_done };
-		store->commit = commit;
-		store->writer = writers_take(cache->writers);
-		store->begin = begin;
-		store->end = begin + STORE_JOB_MAX < commit->n ? begin + STORE_JOB_MAX : commit->n;
-		commit->n_jobs++;
-		pool_submit(commit->put->queue, &store->job);
-	}
+	if (!ended(commit))
+		start_store(commit);
 }
 
 /* ---- adopt: on the loop, in slices ---- */

@@ -87,9 +87,10 @@ bool request_cancel(struct session *session, uint32_t id)
 
 static void request_free(struct request *request)
 {
-	size_t n_open = 0;
+	struct service *service = request->service;
+	size_t n_open = 0, n_fds = request->n_fds;
 
-	request->service->n_fds -= request->n_fds;
+	service->n_fds -= n_fds;
 	for (size_t i = 0; i < request->n_fds; i++)
 		if (request->fds[i] >= 0)
 			request->fds[n_open++] = request->fds[i];
@@ -102,6 +103,8 @@ static void request_free(struct request *request)
 	free(request->bytes);
 	free(request->fds);
 	free(request);
+	if (n_fds)
+		service->fds_closed(service);
 }
 
 /* Send what is written, if anybody is there to have it, and end. */

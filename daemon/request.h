@@ -36,9 +36,10 @@ struct method {
 /* What all requests of the daemon share. */
 struct service {
 	struct cache *cache;
-	const struct method *methods;          /* ends with a NULL name */
-	void (*stop)(struct service *service); /* begin to stop the daemon */
-	struct list waiting;                   /* requests that came before the cache was ready */
+	const struct method *methods;                /* ends with a NULL name */
+	void (*stop)(struct service *service);       /* begin to stop the daemon */
+	void (*fds_closed)(struct service *service); /* n_fds went down at the end of a request */
+	struct list waiting;                         /* requests that came before the cache was ready */
 	bool stopping;
 	size_t n_fds;     /* descriptors received, of requests that have not ended */
 	bool single_user; /* absolute paths are accepted */

@@ -254,6 +254,11 @@ static void on_service_stop(struct service *service)
 	begin_stop(CONTAINER_OF(service, struct server, service));
 }
 
+static void on_fds_closed(struct service *service)
+{
+	conns_feed(&CONTAINER_OF(service, struct server, service)->conns);
+}
+
 static void on_signal(evutil_socket_t number, short what, void *arg)
 {
 	(void)what;
@@ -352,6 +357,7 @@ static int start(struct server *server, struct err *err)
 		.cache = &server->cache,
 		.methods = methods,
 		.stop = on_service_stop,
+		.fds_closed = on_fds_closed,
 		.single_user = true,
 	};
 	list_init(&server->service.waiting);

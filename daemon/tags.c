@@ -43,13 +43,22 @@ struct save_job {
 	struct list changes;
 };
 
-/* A change on its way: first the index, then the file. */
+/* A change on its way: first the index, then here, then the file. What the index refuses never was. */
 struct change {
 	struct list link;
 	struct tags *tags;
+	struct tag tag; /* name owned */
+	bool is_deletion;
 	tags_done *done;
 	void *ctx;
 };
+
+static void change_end(struct change *change, int r, const struct err *err)
+{
+	change->done(change->ctx, r, err);
+	free(change->tag.name);
+	free(change);
+}
 
 struct tags *tags_new(struct pool *pool, struct index *index, int store_fd)
 {
@@ -114,24 +123,31 @@ static size_t position(const struct tags *tags, const char *name, size_t len, bo
 	return low;
 }
 
-static void put(struct tags *tags, const char *name, size_t len, const struct digest *digest, uid_t uid)
+void tags_load(struct tags *tags, const struct index_tag *tag)
 {
 	bool found;
-	size_t i = position(tags, name, len, &found);
+	size_t i = position(tags, tag->name, strlen(tag->name), &found);
 
 	if (!found) {
 		tags->items = xgrow(tags->items, tags->n, &tags->capacity, sizeof(*tags->items));
 		memmove(&tags->items[i + 1], &tags->items[i], (tags->n - i) * sizeof(*tags->items));
 		tags->n++;
-		tags->items[i].name = xmemdupz(name, len);
+		tags->items[i].name = xstrdup(tag->name);
 	}
-	tags->items[i].digest = *digest;
-	tags->items[i].uid = uid;
+	tags->items[i].digest = tag->digest;
+	tags->items[i].uid = tag->uid;
 }
 
-void tags_load(struct tags *tags, const struct index_tag *tag)
+static void drop(struct tags *tags, const char *name)
 {
-	put(tags, tag->name, strlen(tag->name), &tag->digest, tag->uid);
+	bool found;
+	size_t i = position(tags, name, strlen(name), &found);
+
+	if (!found)
+		return;
+	free(tags->items[i].name);
+	tags->n--;
+	memmove(&tags->items[i], &tags->items[i + 1], (tags->n - i) * sizeof(*tags->items));
 }
 
 const struct digest *tags_find(const struct tags *tags, const char *name, size_t len)
@@ -181,12 +197,8 @@ static void save_done(struct job *job)
 	struct tags *tags = saved->tags;
 	struct list *l;
 
-	while ((l = list_pop(&saved->changes))) {
-		struct change *change = LIST_ENTRY(l, struct change, link);
-
-		change->done(change->ctx, saved->r < 0 ? saved->r : 0, &saved->err);
-		free(change);
-	}
+	while ((l = list_pop(&saved->changes)))
+		change_end(LIST_ENTRY(l, struct change, link), saved->r < 0 ? saved->r : 0, &saved->err);
 	free(saved->text);
 	free(saved);
 	tags->saving = false;
@@ -216,22 +228,30 @@ static void on_committed(void *ctx, int r, const struct err *err)
 	struct tags *tags = change->tags;
 
 	if (r < 0) {
-		change->done(change->ctx, r, err);
-		free(change);
+		change_end(change, r, err);
 		return;
 	}
+	if (change->is_deletion)
+		drop(tags, change->tag.name);
+	else
+		tags_load(tags, &(struct index_tag){ .name = change->tag.name,
+						     .digest = change->tag.digest,
+						     .uid = change->tag.uid });
 	list_append(&tags->committed, &change->link);
 	if (!tags->saving)
 		save(tags);
 }
 
-static void commit(struct tags *tags, struct index_batch *batch, tags_done *done, void *ctx)
+static struct change *change_new(struct tags *tags, const char *name, tags_done *done, void *ctx)
 {
-	struct change *change = xmalloc(sizeof(*change));
+	struct change *change = xcalloc(1, sizeof(*change));
 
-	*change = (struct change){ .tags = tags, .done = done, .ctx = ctx };
+	change->tags = tags;
+	change->tag.name = xstrdup(name);
+	change->done = done;
+	change->ctx = ctx;
 	list_init(&change->link);
-	index_submit(tags->index, batch, on_committed, change);
+	return change;
 }
 
 int tags_check_new(const struct tags *tags, const char *name, size_t len, struct err *err)
@@ -245,27 +265,29 @@ int tags_check_new(const struct tags *tags, const char *name, size_t len, struct
 
 void tags_set(struct tags *tags, const struct index_tag *tag, tags_done *done, void *ctx)
 {
+	struct change *change = change_new(tags, tag->name, done, ctx);
 	struct index_batch *batch = index_batch_new();
 
-	tags_load(tags, tag);
+	change->tag.digest = tag->digest;
+	change->tag.uid = tag->uid;
 	index_batch_put_tag(batch, tag);
-	commit(tags, batch, done, ctx);
+	index_submit(tags->index, batch, on_committed, change);
 }
 
 int tags_delete(struct tags *tags, const char *name, size_t len, tags_done *done, void *ctx)
 {
 	struct index_batch *batch;
+	struct change *change;
 	bool found;
 	size_t i = position(tags, name, len, &found);
 
 	if (!found)
 		return -ENOENT;
+	change = change_new(tags, tags->items[i].name, done, ctx);
+	change->is_deletion = true;
 	batch = index_batch_new();
-	index_batch_drop_tag(batch, tags->items[i].name);
-	free(tags->items[i].name);
-	tags->n--;
-	memmove(&tags->items[i], &tags->items[i + 1], (tags->n - i) * sizeof(*tags->items));
-	commit(tags, batch, done, ctx);
+	index_batch_drop_tag(batch, change->tag.name);
+	index_submit(tags->index, batch, on_committed, change);
 	return 0;
 }
 

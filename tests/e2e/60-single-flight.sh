@@ -42,7 +42,7 @@ all_whole() { # N
 
 start_daemon
 for n in 16 64; do
-	each=$((n == 16 ? 50 : 15))
+	each=$((n == 16 ? 50 : 5))
 	make_sources "$each" "for $n"
 	check "the parts of a tree are stored, for $n callers" store_parts
 	tree=$(cat "$dir/digest")

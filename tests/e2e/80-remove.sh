@@ -16,7 +16,7 @@ mkdir "$out"
 make_folder "$src" 'a: hello' 'run*: hello' 'sub/deep/b: hello' 'empty:' 'link@ a' 'none/'
 for i in {1..20}; do
 	mkdir -p "$src/many/$i"
-	(cd "$src/many/$i" && seq "$i" $((i + 200)) | split -l 1 -a 2 - f)
+	(cd "$src/many/$i" && seq "$i" $((i + 99)) | split -l 1 -a 2 - f)
 done
 tree=$(dircache put "$src") || die 'put failed'
 hello=$(printf hello | sha256sum)

@@ -9,7 +9,7 @@ src=$dir/src
 mkdir "$out"
 for i in {1..30}; do
 	mkdir -p "$src/$i"
-	(cd "$src/$i" && seq "$i" $((i + 99)) | split -l 1 -a 2 - f)
+	(cd "$src/$i" && seq "$i" $((i + 49)) | split -l 1 -a 2 - f)
 done
 make_folder "$dir/small" 'a: hello' 'sub/b: bye'
 
@@ -49,16 +49,16 @@ stops_in_time() { # SIGNAL
 	stop_daemon "$1" && [ $((SECONDS - before)) -le 5 ]
 }
 
-for signal in TERM INT TERM; do
+for signal in TERM INT; do
 	workers=()
-	for i in 1 2 3 4; do
+	for i in 1 2 3; do
 		materializing "$i" >"$dir/worker-$i" 2>&1 &
 		workers+=($!)
 	done
 	cp -r "$src" "$dir/put-1"
 	putting 1 >"$dir/worker-put" 2>&1 &
 	workers+=($!)
-	sleep 0.2
+	sleep 0.15
 	check "SIG$signal with work running: the daemon ends within 5 seconds, status 0" \
 		stops_in_time "$signal"
 	check 'its socket is gone' absent "$socket"
@@ -74,7 +74,7 @@ done
 
 # ---- clients that die ----
 
-for delay in 0.002 0.005 0.01 0.015 0.02 0.03; do
+for delay in 0.002 0.006 0.012 0.02; do
 	dircache materialize "$tree" "$out/killed-$delay" 2>/dev/null &
 	victim=$!
 	dircache materialize "$small" "$out/other-$delay" &

@@ -155,7 +155,8 @@ report() { # STATUS CLAIM
 	head -c 3000 "$notes/out" | tr -c '[:print:]\n' '?' | head -n 30 | sed 's/^/# /' >&3
 }
 
-# check CLAIM COMMAND...: the command, perhaps a function, succeeds.
+# check CLAIM COMMAND...: the command, perhaps a function, succeeds. (Words for eval see the variables of the
+# functions here too: claim, status, want, got.)
 check() {
 	local claim=$1 status
 	shift

@@ -71,8 +71,9 @@ END_TEST
 START_TEST(what_the_index_had_comes_back_as_the_same_row)
 {
 	AUTO(catalog) catalog = catalog_new();
-	struct index_blob in = { .digest = info_of(1, 10, 0).digest, .allocated = { 512, 4096 },
-				 .kinds = 3, .used = 77 };
+	struct index_blob in = {
+		.digest = info_of(1, 10, 0).digest, .allocated = { 512, 4096 }, .kinds = 3, .used = 77
+	};
 	struct index_blob back;
 
 	catalog_load(catalog, &in);

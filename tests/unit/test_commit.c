@@ -148,7 +148,8 @@ START_TEST(names_that_are_no_names_are_refused)
 	setup();
 	for (size_t i = 0; i < N_ELEMENTS(bad); i++) {
 		err_clear(&err);
-		ck_assert_int_eq(target_init(&target, staging, folder, bad[i], strlen(bad[i]), &err), -EINVAL);
+		ck_assert_int_eq(target_init(&target, staging, folder, bad[i], strlen(bad[i]), &err),
+				 -EINVAL);
 		unit_ck_err(&err, ERR_INVALID_ARGUMENT, "cannot be the name of a target");
 	}
 	ck_assert_int_eq(target_init(&target, staging, folder, "a\0b", 3, &err), -EINVAL);
@@ -261,7 +262,8 @@ START_TEST(sweep_deletes_only_names_that_records_of_earlier_processes_tell_of)
 	leave_litter(earlier);
 	restart();
 	leave_litter(now);
-	make_directory(folder, ".dircache-0123456789abcdef01234567"); /* looks like ours; no record tells of it */
+	make_directory(folder,
+		       ".dircache-0123456789abcdef01234567"); /* looks like ours; no record tells of it */
 	make_file(folder, "precious");
 	ck_assert_uint_eq(sweep(), 1);
 	ck_assert(!is_there(folder, earlier));
@@ -354,8 +356,9 @@ START_TEST(records_that_make_no_sense_delete_nothing_and_go)
 	(void)snprintf(text, sizeof(text), "dircache-staging 1\n0\n%ju %ju\n%s\nfolder", (uintmax_t)st.st_dev,
 		       (uintmax_t)st.st_ino, name); /* no absolute path */
 	write_record(".dircache-0123456789abcdef0123456a", text);
-	(void)snprintf(text, sizeof(text), "dircache-staging 1\n0\n%ju %ju\n%s\n%s/folder", (uintmax_t)st.st_dev,
-		       (uintmax_t)st.st_ino, name, path); /* another name than its own */
+	(void)snprintf(text, sizeof(text), "dircache-staging 1\n0\n%ju %ju\n%s\n%s/folder",
+		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, name,
+		       path); /* another name than its own */
 	write_record(".dircache-0123456789abcdef0123456b", text);
 	make_directory(folder, name);
 	ck_assert_uint_eq(sweep(), 0);
@@ -390,5 +393,4 @@ UNIT_MAIN("commit", names_that_are_no_names_are_refused, a_target_appears_whole_
 	  sweep_deletes_only_names_that_records_of_earlier_processes_tell_of,
 	  a_record_of_what_was_never_made_goes_quietly, a_record_whose_folder_was_replaced_deletes_nothing,
 	  a_record_whose_folder_became_a_symlink_deletes_nothing,
-	  records_that_make_no_sense_delete_nothing_and_go,
-	  a_folder_whose_path_holds_a_line_end_is_swept_too)
+	  records_that_make_no_sense_delete_nothing_and_go, a_folder_whose_path_holds_a_line_end_is_swept_too)

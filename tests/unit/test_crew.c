@@ -98,8 +98,9 @@ static void start(size_t n_workers, size_t max)
 	base = event_base_new();
 	pool = pool_new(base, n_workers, "test");
 	queue = pool_queue_new(pool);
-	crew = (struct crew){ .work = work, .finish = finish, .done = done, .stalled = stalled, .queue = queue,
-			      .max = max };
+	crew = (struct crew){
+		.work = work, .finish = finish, .done = done, .stalled = stalled, .queue = queue, .max = max
+	};
 }
 
 static void stop(void)
@@ -192,8 +193,12 @@ START_TEST(no_worker_is_left_idle_forever_when_an_item_is_resumed_while_the_last
 		if (round == 0)
 			start(1, 1);
 		else
-			crew = (struct crew){ .work = work, .finish = finish, .done = done,
-					      .stalled = stalled, .queue = queue, .max = 1 };
+			crew = (struct crew){ .work = work,
+					      .finish = finish,
+					      .done = done,
+					      .stalled = stalled,
+					      .queue = queue,
+					      .max = 1 };
 		crew_start(&crew, &piece_new(1, 4, round % 3)->item);
 		run_until_done();
 	}
@@ -256,8 +261,7 @@ END_TEST
 
 UNIT_MAIN("crew", one_item_is_worked_on_then_finish_then_done,
 	  every_item_of_a_deep_and_wide_tree_is_worked_on_once, a_stalled_item_goes_on_when_resumed,
-	  nothing_is_finished_while_an_item_is_stalled,
-	  no_more_workers_than_the_maximum_are_at_work_at_once,
+	  nothing_is_finished_while_an_item_is_stalled, no_more_workers_than_the_maximum_are_at_work_at_once,
 	  no_worker_is_left_idle_forever_when_an_item_is_resumed_while_the_last_share_leaves,
 	  items_resumed_one_by_one_at_any_moment_are_all_worked_on,
 	  a_large_crew_lets_the_job_of_another_request_in)

@@ -159,7 +159,7 @@ START_TEST(a_changed_inode_is_taken_out_counted_and_missing)
 	start_cache();
 	digest = store_text("bytes", BLOB_PLAIN);
 	fd = open(path_of_blob(&digest, BLOB_PLAIN), O_WRONLY); /* as root could through any of its links */
-	if (fd < 0) { /* not root: as its owner could */
+	if (fd < 0) {                                           /* not root: as its owner could */
 		ck_assert_int_eq(chmod(path_of_blob(&digest, BLOB_PLAIN), 0644), 0);
 		fd = open(path_of_blob(&digest, BLOB_PLAIN), O_WRONLY);
 	}
@@ -231,5 +231,5 @@ UNIT_MAIN("flight", sixteen_who_miss_one_kind_make_one_flight, the_kinds_of_a_bl
 	  a_blob_that_nobody_has_is_missing_and_the_next_who_asks_tries_anew,
 	  a_blob_whose_file_is_gone_leaves_the_catalog_and_the_index,
 	  a_lost_kind_is_healed_from_the_other_and_counted, a_changed_inode_is_taken_out_counted_and_missing,
-	  an_inode_that_takes_more_links_after_all_stays,
-	  who_leaves_hears_nothing_and_the_others_all, who_asks_again_when_a_flight_fails_starts_a_new_one)
+	  an_inode_that_takes_more_links_after_all_stays, who_leaves_hears_nothing_and_the_others_all,
+	  who_asks_again_when_a_flight_fails_starts_a_new_one)

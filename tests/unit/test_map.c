@@ -157,5 +157,4 @@ UNIT_MAIN("map", an_empty_map_finds_nothing,
 	  map_keeps_every_entry_through_ten_thousand_random_adds_and_removes,
 	  removing_leaves_all_others_findable_at_every_step,
 	  a_reserved_map_does_not_grow_until_it_holds_that_many,
-	  digests_of_one_hash_and_two_sizes_are_one_key,
-	  two_maps_keep_the_same_things_in_different_slots)
+	  digests_of_one_hash_and_two_sizes_are_one_key, two_maps_keep_the_same_things_in_different_slots)

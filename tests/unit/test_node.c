@@ -182,7 +182,8 @@ START_TEST(a_dag_that_stands_for_two_to_the_forty_saturates_and_is_refused)
 	}
 	node = resolve(&w, &digest);
 	ck_assert(!w.failed);
-	check_totals(node, UINT64_C(1) << 40, (UINT64_C(1) << 41) - 1, UINT64_C(1) << 40, UINT64_C(1) << 40, 41);
+	check_totals(node, UINT64_C(1) << 40, (UINT64_C(1) << 41) - 1, UINT64_C(1) << 40, UINT64_C(1) << 40,
+		     41);
 	ck_assert_int_lt(tree_check_limits(node, &tree_default_limits, &err), 0);
 	unit_ck_err(&err, ERR_RESOURCE_EXHAUSTED, "1099511627776 files");
 	ck_assert_uint_eq(cache.counters.directory_misses, 41);

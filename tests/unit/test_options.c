@@ -109,7 +109,8 @@ START_TEST(the_place_of_config_on_the_command_line_does_not_matter)
 	char words[256];
 
 	setup();
-	(void)snprintf(words, sizeof(words), "--workers 4 %s", with_config("workers = 3\nidle-timeout = 9\n"));
+	(void)snprintf(words, sizeof(words), "--workers 4 %s",
+		       with_config("workers = 3\nidle-timeout = 9\n"));
 	ck_go(words);
 	ck_assert_uint_eq(options.workers, 4);
 	ck_assert_uint_eq(options.idle_timeout, 9);

@@ -25,7 +25,8 @@ static void on_planned(struct plan *plan)
 static void begin(struct making *m, int folder, const char *name)
 {
 	m->queue = pool_queue_new(cache.pool);
-	ck_assert_int_eq(target_init(&m->plan.target, cache.staging, dup(folder), name, strlen(name), &err), 0);
+	ck_assert_int_eq(target_init(&m->plan.target, cache.staging, dup(folder), name, strlen(name), &err),
+			 0);
 	m->plan.store = cache.store;
 	m->plan.flights = cache.flights;
 	m->plan.queue = m->queue;
@@ -314,8 +315,11 @@ END_TEST
 
 START_TEST(files_with_properties_are_private_and_have_them)
 {
-	struct node_properties properties = { .has_mtime = true, .mtime_sec = 1000000000, .mtime_nsec = 5,
-					      .has_unix_mode = true, .unix_mode = 0104640 };
+	struct node_properties properties = { .has_mtime = true,
+					      .mtime_sec = 1000000000,
+					      .mtime_nsec = 5,
+					      .has_unix_mode = true,
+					      .unix_mode = 0104640 };
 	struct digest digest, bytes;
 	struct making m;
 	struct stat st;

@@ -156,6 +156,7 @@ START_TEST(the_loop_serves_its_other_events_between_turns)
 }
 END_TEST
 
-UNIT_MAIN("slice", a_slice_runs_from_the_next_turn_on_and_until_it_says_no_more, starting_twice_is_starting_once,
+UNIT_MAIN("slice", a_slice_runs_from_the_next_turn_on_and_until_it_says_no_more,
+	  starting_twice_is_starting_once,
 	  a_slice_started_from_within_its_own_step_runs_once_more_and_the_list_stays_whole,
 	  a_slice_can_start_another, slices_take_turns, the_loop_serves_its_other_events_between_turns)

@@ -11,9 +11,10 @@ static bool accepts(const char *name, size_t len)
 
 START_TEST(tag_names_are_1_to_255_of_the_allowed_bytes)
 {
-	static const char *const good[] = { "a", "Z", "0", "toolchain", "gcc-12.2/x86_64", "a.b_c-d/e", "a//b",
-					    "9/8" };
-	static const char *const bad[] = { "", "a b", "a\n", "caf\303\251", "a:b", "a@b", "a\\b", "a*", "a\001" };
+	static const char *const good[] = { "a",         "Z",    "0",  "toolchain", "gcc-12.2/x86_64",
+					    "a.b_c-d/e", "a//b", "9/8" };
+	static const char *const bad[] = { "",    "a b",  "a\n", "caf\303\251", "a:b",
+					   "a@b", "a\\b", "a*",  "a\001" };
 	char longest[256];
 
 	for (size_t i = 0; i < N_ELEMENTS(good); i++)
@@ -64,7 +65,7 @@ static void on_done(void *ctx, int r, const struct err *why)
 
 static void set(const char *name, struct digest digest)
 {
-	tags_set(cache.tags, name, strlen(name), &digest, 7, on_done, NULL);
+	tags_set(cache.tags, &(struct index_tag){ .name = name, .digest = digest, .uid = 7 }, on_done, NULL);
 }
 
 static const struct digest *find(const char *name)
