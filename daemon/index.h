@@ -103,7 +103,8 @@ size_t index_batch_size(const struct index_batch *batch); /* changes in it */
  * Commit a batch, with others that wait.
  *
  * @done  on the loop, after the commit, or with r < 0 and err when it could not be made (then nothing of this
- *        batch is in the index); may be NULL
+ *        batch is in the index). NULL: nobody hears of a failure, and the changes are tried again before
+ * those of the next batch, which fails with them
  */
 void index_submit(struct index *index, struct index_batch *batch,
 		  void (*done)(void *ctx, int r, const struct err *err), void *ctx);
@@ -128,8 +129,8 @@ size_t index_n_pending(const struct index *index);
 uint64_t index_n_commits(const struct index *index);
 
 /**
- * Close: commits what waits (the loop must not run any more), marks the stop as clean if asked and if no
- * batch ever failed, checkpoints the WAL, ends the lane. NULL is fine.
+ * Close: commits what waits (the loop must not run any more), marks the stop as clean if asked and if nothing
+ * was lost, checkpoints the WAL, ends the lane. NULL is fine.
  */
 void index_free(struct index *index, bool clean);
 

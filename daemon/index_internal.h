@@ -58,8 +58,9 @@ int index_db_open(const char *folder, struct index_db **db, struct index_loaded 
 int index_db_load(struct index_db *db, const struct index_sink *sink, uint64_t *n_blobs, struct err *err);
 
 /**
- * Commit batches as one transaction; if that fails each as one of its own, so that a bad one fails alone.
- * Each batch gets its result and err.
+ * Commit batches as one transaction; if that fails each as one of its own, so that a bad one fails alone; but
+ * behind one that has no done, and will be tried again, all others fail with it. Each batch gets its result
+ * and err.
  *
  * @db  NULL: the index is not open, which is every batch's failure
  *

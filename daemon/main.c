@@ -1,13 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* dircached: a cache of directory trees, laid out by hard links. */
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 
 #include "common/log.h"
+#include "daemon/disk.h"
 #include "daemon/options.h"
 #include "daemon/server.h"
 
 enum { EXIT_USAGE = 2 };
+
+/* Whoever started us with 0, 1 or 2 closed: the log must not go to whatever would be opened there. */
+static void fill_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = disk_openat(AT_FDCWD, "/dev/null", O_RDWR, 0);
+	while (fd >= 0 && fd <= 2);
+	disk_close(fd);
+}
 
 /* Modes are what the code says, and a peer that hangs up is no reason to die. */
 static void settle_process(void)
@@ -22,6 +35,7 @@ int main(int argc, char **argv)
 	struct err err = { 0 };
 	int r;
 
+	fill_standard_descriptors();
 	log_init("dircached", LOG_LEVEL_INFO);
 	r = options_read(&options, argc, argv, &err);
 	if (r == OPTIONS_GO) {

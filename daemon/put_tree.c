@@ -12,6 +12,7 @@ enum {
 	STORE_JOB_MAX = 64,  /* Directories a worker stores before it looks at other requests */
 	STORE_JOBS_MAX = 16, /* that a commit has with the workers at a time */
 	ADOPT_STEP = 8,      /* Directories taken in between two looks at the clock */
+	TRIES_MAX = 3,       /* at a tree of which others say that something is missing */
 };
 
 /* A Directory of the tree, on its way from entries to a node. */
@@ -35,6 +36,7 @@ struct commit {
 	struct node **nodes;
 	size_t n_jobs; /* store jobs under way */
 	size_t next;   /* Directory to be stored; then those before it are to be adopted, the last first */
+	unsigned tries;
 	bool cancelled;
 	struct err err;
 	struct job encode;
@@ -262,11 +264,28 @@ static void adopt(struct commit *commit, size_t i)
 	commit->nodes[i] = nodes_adopt(commit->put->cache->nodes, &made->digest, TAKE(made->directory));
 }
 
+static void on_tree(struct tree_request *tree, int r);
+
+/*
+ * Have the tree cached. Somebody who asked for it before all was stored may still be about to hear that a
+ * part is missing, and whoever asks meanwhile, as this does, hears the same; then it is asked for anew.
+ */
+static void get_tree(struct commit *commit)
+{
+	commit->tries++;
+	commit->tree.done = on_tree;
+	tree_get(commit->put->cache->trees, &commit->made[0].digest, TREE_FOR_PUT, &commit->tree);
+}
+
 static void on_tree(struct tree_request *tree, int r)
 {
 	struct commit *commit = CONTAINER_OF(tree, struct commit, tree);
 	struct put *put = commit->put;
 
+	if (r < 0 && tree->n_missing && commit->tries < TRIES_MAX) {
+		get_tree(commit);
+		return;
+	}
 	if (r < 0) {
 		commit->err = *tree->err;
 		commit_fail(commit);
@@ -292,10 +311,9 @@ static bool adopt_step(struct slice *slice)
 		adopt(commit, --commit->next);
 	if (commit->next)
 		return true;
-	put_submit_rows(commit->put); /* before the row of the tree that needs them */
-	commit->tree.done = on_tree;
+	put_submit_rows(commit->put);   /* before the row of the tree that needs them */
 	commit->request->cancel = NULL; /* what is left is short */
-	tree_get(commit->put->cache->trees, &commit->made[0].digest, TREE_FOR_PUT, &commit->tree);
+	get_tree(commit);
 	return false;
 }
 

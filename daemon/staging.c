@@ -141,12 +141,12 @@ static int sweep_record(const struct record *record, struct err *err)
 {
 	AUTO_CLOSE int folder = disk_openat(AT_FDCWD, record->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	struct stat st;
-	int r;
+	int r = folder < 0 ? folder : disk_fstat(folder, &st);
 
-	if (folder == -ENOENT || folder == -ENOTDIR || folder == -ELOOP)
+	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
 		return 0;
-	if (folder < 0 || (r = disk_fstat(folder, &st)) < 0)
-		return err_errno(err, folder < 0 ? folder : r, "opening '%s'", record->path);
+	if (r < 0)
+		return err_errno(err, r, "opening '%s'", record->path);
 	if (st.st_dev != record->device || st.st_ino != record->inode)
 		return 0;
 	if (disk_fstatat(folder, record->hidden, &st, AT_SYMLINK_NOFOLLOW) == -ENOENT)

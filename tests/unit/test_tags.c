@@ -81,6 +81,8 @@ START_TEST(tags_are_found_by_their_whole_name_and_listed_in_order)
 	start_cache();
 	for (unsigned i = 0; i < 6; i++)
 		set(names[i], absent_digest(i));
+	run_until_idle();
+	ck_assert_uint_eq(n_done, 6);
 	for (unsigned i = 0; i < 6; i++)
 		ck_assert_uint_eq(find(names[i])->size, 1000 + i);
 	ck_assert_ptr_null(find("abc"));
@@ -90,8 +92,6 @@ START_TEST(tags_are_found_by_their_whole_name_and_listed_in_order)
 	ck_assert_uint_eq(tags_n(cache.tags), 6);
 	for (unsigned i = 0; i < 6; i++)
 		ck_assert_str_eq(tags_at(cache.tags, i).name, sorted[i]);
-	run_until_idle();
-	ck_assert_uint_eq(n_done, 6);
 	stop_cache();
 }
 END_TEST
@@ -101,15 +101,52 @@ START_TEST(a_tag_can_be_moved_and_taken_away)
 	start_cache();
 	set("t", absent_digest(1));
 	set("t", absent_digest(2));
+	run_until_idle();
 	ck_assert_uint_eq(tags_n(cache.tags), 1);
 	ck_assert_uint_eq(find("t")->size, 1002);
 	ck_assert_int_eq(tags_delete(cache.tags, "t", 1, on_done, NULL), 0);
+	run_until_idle();
 	ck_assert_ptr_null(find("t"));
 	ck_assert_int_eq(tags_delete(cache.tags, "t", 1, on_done, NULL), -ENOENT);
 	run_until_idle();
 	ck_assert_uint_eq(n_done, 3);
 	restart_cache();
 	ck_assert_ptr_null(find("t"));
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_change_is_seen_once_it_is_in_the_index_and_not_before)
+{
+	start_cache();
+	set("t", absent_digest(1));
+	ck_assert_ptr_null(find("t"));
+	run_until_idle();
+	ck_assert_ptr_nonnull(find("t"));
+	ck_assert_int_eq(tags_delete(cache.tags, "t", 1, on_done, NULL), 0);
+	ck_assert_ptr_nonnull(find("t"));
+	set("t", absent_digest(2)); /* they happen in the order asked for */
+	run_until_idle();
+	ck_assert_uint_eq(find("t")->size, 1002);
+	restart_cache();
+	ck_assert_uint_eq(find("t")->size, 1002);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(when_there_are_as_many_as_may_be_a_new_name_is_refused_and_an_old_one_moves)
+{
+	char name[16];
+
+	start_cache();
+	for (unsigned i = 0; i < TAGS_MAX; i++) {
+		(void)snprintf(name, sizeof(name), "t%u", i);
+		ck_assert_int_eq(tags_check_new(cache.tags, name, strlen(name), &err), 0);
+		tags_load(cache.tags, &(struct index_tag){ .name = name });
+	}
+	ck_assert_int_lt(tags_check_new(cache.tags, "new", 3, &err), 0);
+	unit_ck_err(&err, ERR_RESOURCE_EXHAUSTED, "10000 tags");
+	ck_assert_int_eq(tags_check_new(cache.tags, "t77", 3, &err), 0);
 	stop_cache();
 }
 END_TEST
@@ -176,6 +213,8 @@ END_TEST
 
 UNIT_MAIN("tags", tag_names_are_1_to_255_of_the_allowed_bytes, tag_names_begin_with_a_letter_or_digit,
 	  a_tag_name_is_no_digest, tags_are_found_by_their_whole_name_and_listed_in_order,
-	  a_tag_can_be_moved_and_taken_away, what_was_answered_is_in_the_index_and_in_the_file,
+	  a_tag_can_be_moved_and_taken_away, a_change_is_seen_once_it_is_in_the_index_and_not_before,
+	  when_there_are_as_many_as_may_be_a_new_name_is_refused_and_an_old_one_moves,
+	  what_was_answered_is_in_the_index_and_in_the_file,
 	  a_thousand_changes_at_once_take_few_writes_and_are_all_answered,
 	  a_file_that_cannot_be_written_is_reported)

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Descriptors on connections: whose they are, and that none is left open. */
+#include "daemon/conn.h"
+
+#include "tests/unit/hold.h"
+
+static int make_files(int *fds, uint64_t *inodes, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct stat st;
+
+		fds[i] = openat(out, ".", O_TMPFILE | O_RDWR, 0600);
+		if (fds[i] < 0 || fstat(fds[i], &st) < 0)
+			return -errno;
+		inodes[i] = st.st_ino;
+	}
+	return 0;
+}
+
+static void close_files(const int *fds, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		(void)close(fds[i]);
+}
+
+static void write_inodes_request(struct wire_out *message, uint32_t id, uint64_t n_fds)
+{
+	wire_request(message, id, "inodes");
+	wire_map(message, 1);
+	wire_put_uint(message, "fds", n_fds);
+}
+
+static void ck_inodes(struct peer *peer, uint32_t id, const uint64_t *inodes, size_t n)
+{
+	static const struct wire_field fields[] = { { .name = "inodes", .type = WIRE_ARRAY } };
+	const struct wire_value *array = NULL;
+
+	ck_assert_int_eq(wire_decode_open(peer_answer(peer, id), fields, 1, &array, "", &err), 0);
+	ck_assert_uint_eq(wire_array_size(array), n);
+	for (size_t i = 0; i < n; i++)
+		ck_assert_uint_eq(wire_as_uint(wire_array_at(array, i)), inodes[i]);
+}
+
+START_TEST(descriptors_reach_the_request_they_came_with)
+{
+	struct wire_out message = { 0 };
+	uint64_t inodes[10];
+	struct peer peer;
+	int fds[10];
+
+	setup();
+	ck_assert_int_eq(make_files(fds, inodes, 10), 0);
+	peer_open(&peer);
+	/* All of it before the loop reads anything: 3, none, 1, 4 in the middle of its bytes, 2 at the end.
+	 */
+	write_inodes_request(&message, 1, 3);
+	peer_request(&peer, &message, fds, 3);
+	write_inodes_request(&message, 2, 0);
+	peer_request(&peer, &message, NULL, 0);
+	write_inodes_request(&message, 3, 1);
+	peer_request(&peer, &message, fds + 3, 1);
+	write_inodes_request(&message, 4, 4);
+	peer_send(&peer, message.data, 5, NULL, 0);
+	peer_send(&peer, message.data + 5, 5, fds + 4, 4);
+	peer_send(&peer, message.data + 10, message.len - 10, NULL, 0);
+	wire_out_fini(&message);
+	message = (struct wire_out){ 0 };
+	write_inodes_request(&message, 5, 2);
+	peer_send(&peer, message.data, message.len - 1, NULL, 0);
+	peer_send(&peer, message.data + message.len - 1, 1, fds + 8, 2);
+	wire_out_fini(&message);
+	ck_inodes(&peer, 1, inodes, 3);
+	ck_inodes(&peer, 2, NULL, 0);
+	ck_inodes(&peer, 3, inodes + 3, 1);
+	ck_inodes(&peer, 4, inodes + 4, 4);
+	ck_inodes(&peer, 5, inodes + 8, 2);
+	ck_assert_uint_eq(service.n_fds, 0);
+	close_files(fds, 10);
+	peer_close(&peer);
+	teardown();
+}
+END_TEST
+
+START_TEST(a_message_may_carry_253_descriptors)
+{
+	enum { N = WIRE_DESCRIPTORS_MAX };
+	struct wire_out message = { 0 };
+	uint64_t inodes[N];
+	struct peer peer;
+	int fds[N];
+
+	setup();
+	ck_assert_int_eq(make_files(fds, inodes, N), 0);
+	peer_open(&peer);
+	write_inodes_request(&message, 1, N);
+	peer_request(&peer, &message, fds, N);
+	ck_inodes(&peer, 1, inodes, N);
+	close_files(fds, N);
+	peer_close(&peer);
+	teardown();
+}
+END_TEST
+
+static size_t count_open_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	size_t n = 0;
+
+	while (readdir(dir))
+		n++;
+	(void)closedir(dir);
+	return n;
+}
+
+START_TEST(another_number_of_descriptors_than_announced_is_refused_and_they_are_closed)
+{
+	struct wire_out message = { 0 };
+	uint64_t inodes[3];
+	struct peer peer;
+	size_t n_before;
+	int fds[3];
+
+	setup();
+	ck_assert_int_eq(make_files(fds, inodes, 3), 0);
+	peer_open(&peer);
+	n_before = count_open_fds();
+	write_inodes_request(&message, 1, 2);
+	peer_request(&peer, &message, fds, 3);
+	peer_ck_error(&peer, 1, ERR_INVALID_ARGUMENT, "2 descriptors were announced, 3 came");
+	write_inodes_request(&message, 2, 1);
+	peer_request(&peer, &message, NULL, 0);
+	peer_ck_error(&peer, 2, ERR_INVALID_ARGUMENT, "1 descriptors were announced, 0 came");
+	wire_request(&message, 3, "ping");
+	wire_map(&message, 0);
+	peer_request(&peer, &message, fds, 1);
+	peer_ck_error(&peer, 3, ERR_INVALID_ARGUMENT, "0 descriptors were announced, 1 came");
+	run_until_idle();
+	ck_assert_uint_eq(count_open_fds(), n_before);
+	close_files(fds, 3);
+	peer_close(&peer);
+	teardown();
+}
+END_TEST
+
+START_TEST(descriptors_of_a_request_that_never_became_whole_are_closed)
+{
+	struct wire_out message = { 0 };
+	uint64_t inodes[3];
+	struct peer peer;
+	size_t n_before;
+	int fds[3];
+
+	setup();
+	n_before = count_open_fds();
+	ck_assert_int_eq(make_files(fds, inodes, 3), 0);
+	peer_open(&peer);
+	write_inodes_request(&message, 1, 3);
+	peer_send(&peer, message.data, message.len - 1, fds, 3);
+	wire_out_fini(&message);
+	close_files(fds, 3);
+	run_for_ms(20);
+	ck_assert_uint_eq(service.n_fds, 3);
+	peer_close(&peer);
+	run_until(none_open, NULL);
+	run_until_idle();
+	ck_assert_uint_eq(service.n_fds, 0);
+	ck_assert_uint_eq(count_open_fds(), n_before);
+	teardown();
+}
+END_TEST
+
+static void hold_with_fd(struct peer *peer)
+{
+	struct wire_out message = { 0 };
+
+	wire_request(&message, 1, "hold");
+	wire_map(&message, 1);
+	wire_put_uint(&message, "fds", 1);
+	peer_request(peer, &message, &out, 1);
+}
+
+START_TEST(while_too_many_descriptors_are_open_nobody_is_read)
+{
+	struct peer holder, waiter;
+
+	setup();
+	conns.max_fds = 1;
+	peer_open(&holder);
+	hold_with_fd(&holder);
+	run_until_held(1);
+	peer_open(&waiter);
+	peer_call(&waiter, 1, "ping");
+	run_for_ms(50);
+	ck_assert_uint_eq(cache.counters.requests, 1);
+	release();
+	(void)peer_answer(&waiter, 1);
+	peer_close(&holder);
+	peer_close(&waiter);
+	teardown();
+}
+END_TEST
+
+START_TEST(who_waited_for_descriptors_is_read_when_the_client_that_sent_them_is_gone)
+{
+	struct peer holder, waiter;
+
+	setup();
+	end_when_cancelled = true;
+	conns.max_fds = 1;
+	peer_open(&holder);
+	hold_with_fd(&holder);
+	run_until_held(1);
+	peer_open(&waiter);
+	peer_call(&waiter, 1, "ping");
+	run_for_ms(20);
+	peer_close(&holder);
+	(void)peer_answer(&waiter, 1);
+	peer_close(&waiter);
+	teardown();
+}
+END_TEST
+
+START_TEST(an_answer_can_carry_a_descriptor)
+{
+	struct wire_out message = { 0 };
+	struct digest digest;
+	struct peer peer;
+	char bytes[16];
+
+	setup();
+	digest = store_text("contents", BLOB_PLAIN);
+	peer_open(&peer);
+	wire_request(&message, 1, "cat");
+	wire_map(&message, 1);
+	wire_put_digest(&message, "digest", &digest);
+	peer_request(&peer, &message, NULL, 0);
+	ck_assert_uint_eq(answer_uint(peer_answer(&peer, 1), "size"), 8);
+	ck_assert_int_eq(pread(peer.fd, bytes, sizeof(bytes), 0), 8);
+	ck_assert_int_eq(memcmp(bytes, "contents", 8), 0);
+	ck_assert_int_lt(write(peer.fd, "x", 1), 0);
+	peer_close(&peer);
+	teardown();
+}
+END_TEST
+
+UNIT_MAIN("conn_fds", descriptors_reach_the_request_they_came_with, a_message_may_carry_253_descriptors,
+	  another_number_of_descriptors_than_announced_is_refused_and_they_are_closed,
+	  descriptors_of_a_request_that_never_became_whole_are_closed,
+	  while_too_many_descriptors_are_open_nobody_is_read,
+	  who_waited_for_descriptors_is_read_when_the_client_that_sent_them_is_gone,
+	  an_answer_can_carry_a_descriptor)
