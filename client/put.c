@@ -343,7 +343,9 @@ static int put_path(struct dircache *dc, const char *path, const char *tag, stru
 	if ((r = add_path(put, TAKE_FD(fd), path, err)) == 0 && (r = flush(put, err)) == 0 &&
 	    (r = await_all(put, err)) == 0)
 		r = put_commit(put, tag, err);
-	if (r < 0 && !put->over)
+	if (r < 0 && put->over)
+		err_prefix(err, "'%s': ", path); /* the daemon knows no paths, only names within */
+	else if (r < 0)
 		put_abort(put);
 	return r;
 }

@@ -174,6 +174,17 @@ int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blo
 	       bool links_used_up, struct blob_info *info, unsigned *n_changed, struct err *err);
 
 /**
+ * Read a small blob whole, as blob_read(), but where its inodes were changed renew it first: from bytes that
+ * are still right.
+ *
+ * @n_changed  out: is raised by the number of inodes taken out because they had changed
+ *
+ * Return: as blob_read().
+ */
+int blob_read_renewed(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,
+		      unsigned *n_changed, struct err *err);
+
+/**
  * Make a private file with a blob's bytes in a folder: by reflink if it can be, else by copying. It has
  * blob_mtime(). Its name is there before its bytes are, so the folder should be one that nobody looks into
  * yet.

@@ -187,3 +187,21 @@ int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blo
 		return renew(&renewal, (const enum blob_kind[]){ kind, other }, 2, err);
 	return renew(&renewal, (const enum blob_kind[]){ other, kind }, 2, err);
 }
+
+int blob_read_renewed(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,
+		      unsigned *n_changed, struct err *err)
+{
+	AUTO(blob_writer) writer = NULL;
+	int r = blob_read(store, digest, max, bytes, err), renewed;
+	struct blob_info info;
+	unsigned n = 0;
+
+	if (r != BLOB_CHANGED)
+		return r;
+	writer = blob_writer_new(store);
+	renewed = blob_renew(writer, digest, BLOB_PLAIN, false, &info, &n, err);
+	*n_changed += n;
+	if (renewed == 0 || renewed == BLOB_EXISTS)
+		return blob_read(store, digest, max, bytes, err);
+	return renewed < 0 ? renewed : r;
+}

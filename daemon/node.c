@@ -66,6 +66,7 @@ struct load_job {
 	/* Out. */
 	struct directory *directories[LOAD_BATCH_MAX];
 	struct node_failure *failures[LOAD_BATCH_MAX];
+	unsigned n_changed, n_healed;
 
 	struct nodes *owner;
 };
@@ -438,10 +439,13 @@ static struct node_failure *load_one(struct load_job *load, const struct digest 
 	struct node_failure *failure = NULL;
 	struct err err = { 0 };
 	AUTO_FREE uint8_t *bytes = NULL;
+	unsigned n_changed = 0;
 	int r = 0;
 
 	if (!digest_is_empty(digest))
-		r = blob_read(load->store, digest, DIRECTORY_BYTES_MAX, &bytes, &err);
+		r = blob_read_renewed(load->store, digest, DIRECTORY_BYTES_MAX, &bytes, &n_changed, &err);
+	load->n_changed += n_changed;
+	load->n_healed += r == 0 && n_changed;
 	if (r == 0) {
 		r = directory_decode(bytes, digest->size, load->max_entries, directory, &err);
 		if (r == 0)
@@ -483,6 +487,8 @@ static void load_done(struct job *job)
 			start_scan(n, load->directories[i]);
 		}
 	}
+	load->owner->parts.counters->tampered_blobs += load->n_changed;
+	load->owner->parts.counters->healed_blobs += load->n_healed;
 	load->owner->n_jobs--;
 	if (load->owner->n_wanted)
 		slice_start(load->owner->parts.slicer, &load->owner->slice);
