@@ -36,8 +36,8 @@ char *path_default_log(void);
 int path_make_folders(const char *path, mode_t mode, struct err *err);
 
 /**
- * Make the folder that a socket lives in. The default one below /tmp must belong to the caller and be closed to
- * others (0700), made or found, for anyone could have put it there.
+ * Make the folder that a socket lives in. The default one below /tmp must belong to the caller and be closed
+ * to others (0700), made or found, for anyone could have put it there.
  *
  * Return: 0, or a negative errno.
  */

@@ -173,16 +173,22 @@ enum { BLOB_LARGE = 256 * 1024 };
 int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
 	       bool links_used_up, struct blob_info *info, unsigned *n_changed, struct err *err);
 
+/* What came to light on the way: for the counters. */
+struct blob_repairs {
+	unsigned n_changed; /* inodes taken out because they had changed */
+	unsigned n_healed;  /* blobs that are good again */
+};
+
 /**
- * Read a small blob whole, as blob_read(), but where its inodes were changed renew it first: from bytes that
+ * Read a small blob whole, as blob_read(), but where its inodes were changed renew it first, from bytes that
  * are still right.
  *
- * @n_changed  out: is raised by the number of inodes taken out because they had changed
+ * @repairs  added to
  *
  * Return: as blob_read().
  */
 int blob_read_renewed(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,
-		      unsigned *n_changed, struct err *err);
+		      struct blob_repairs *repairs, struct err *err);
 
 /**
  * Make a private file with a blob's bytes in a folder: by reflink if it can be, else by copying. It has

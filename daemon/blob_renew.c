@@ -23,7 +23,10 @@ static struct blob_store *store_of(const struct renewal *renewal)
 	return renewal->writer->store;
 }
 
-/* Open an inode of the store, whatever has become of it. Return: 0, BLOB_MISSING, or a negative errno. */
+/*
+ * Open an inode of the store, whatever has become of it. Return: 0, BLOB_MISSING, BLOB_SOURCE_CHANGED (with
+ * *st: it is no file any more), or a negative errno.
+ */
 static int open_source(const struct renewal *renewal, enum blob_kind kind, int *fd, struct stat *st)
 {
 	struct blob_name name;
@@ -34,11 +37,13 @@ static int open_source(const struct renewal *renewal, enum blob_kind kind, int *
 			  0);
 	if (*fd == -ENOENT)
 		return BLOB_MISSING;
-	if (*fd < 0)
-		return *fd;
-	if ((r = disk_fstat(*fd, st)) < 0)
+	if (*fd == -ELOOP || *fd == -ENXIO) /* a symlink or a socket has our name */
+		r = disk_fstatat(store_of(renewal)->kind_fds[kind], name.text, st, AT_SYMLINK_NOFOLLOW);
+	else
+		r = *fd < 0 ? *fd : disk_fstat(*fd, st);
+	if (r < 0)
 		return r;
-	return S_ISREG(st->st_mode) ? 0 : -EINVAL;
+	return S_ISREG(st->st_mode) ? 0 : BLOB_SOURCE_CHANGED;
 }
 
 /* Share the source's data blocks. Return: 0, or a negative errno: to be copied then. */
@@ -95,7 +100,8 @@ static int take_out(const struct renewal *renewal, enum blob_kind kind, const st
 		(void)disk_renameat2(store->tmp_fd, away, store->kind_fds[kind], name.text, 0);
 		return 0;
 	}
-	(void)disk_unlinkat(store->tmp_fd, away, 0);
+	if (disk_unlinkat(store->tmp_fd, away, 0) == -EISDIR)
+		(void)disk_unlinkat(store->tmp_fd, away, AT_REMOVEDIR);
 	++*renewal->n_changed;
 	return 0;
 }
@@ -112,11 +118,12 @@ static int renew_from(const struct renewal *renewal, enum blob_kind from, struct
 	struct stat st;
 	int r = open_source(renewal, from, &from_fd, &st);
 
-	if (r != 0)
-		return r < 0 ? err_errno(err, r, "opening blob %s", DIGEST_TEXT(renewal->digest)) : r;
-	if ((r = blob_draft_open(&draft, err)) < 0)
+	if (r < 0)
+		return err_errno(err, r, "opening blob %s", DIGEST_TEXT(renewal->digest));
+	if (r == BLOB_MISSING)
 		return r;
-	r = fill_draft(renewal, &draft, from_fd, (uint64_t)st.st_size, &found, err);
+	if (r == 0 && (r = blob_draft_open(&draft, err)) == 0)
+		r = fill_draft(renewal, &draft, from_fd, (uint64_t)st.st_size, &found, err);
 	if (r < 0)
 		return r;
 	if (r == BLOB_SOURCE_CHANGED || memcmp(found.hash, renewal->digest->hash, DIGEST_HASH_SIZE) != 0) {
@@ -189,19 +196,20 @@ int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blo
 }
 
 int blob_read_renewed(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,
-		      unsigned *n_changed, struct err *err)
+		      struct blob_repairs *repairs, struct err *err)
 {
 	AUTO(blob_writer) writer = NULL;
 	int r = blob_read(store, digest, max, bytes, err), renewed;
 	struct blob_info info;
-	unsigned n = 0;
+	unsigned n_changed = 0;
 
 	if (r != BLOB_CHANGED)
 		return r;
 	writer = blob_writer_new(store);
-	renewed = blob_renew(writer, digest, BLOB_PLAIN, false, &info, &n, err);
-	*n_changed += n;
-	if (renewed == 0 || renewed == BLOB_EXISTS)
-		return blob_read(store, digest, max, bytes, err);
-	return renewed < 0 ? renewed : r;
+	renewed = blob_renew(writer, digest, BLOB_PLAIN, false, &info, &n_changed, err);
+	if (renewed == BLOB_EXISTS) /* it looks right, and its bytes are not */
+		n_changed += blob_discard(store, digest, BLOB_PLAIN, NULL) == 0;
+	repairs->n_changed += n_changed;
+	repairs->n_healed += renewed == 0;
+	return renewed < 0 ? renewed : blob_read(store, digest, max, bytes, err);
 }

@@ -44,7 +44,7 @@ struct ls_job {
 	struct err err;
 	bool is_missing;
 	struct digest missing;
-	unsigned n_changed, n_healed;
+	struct blob_repairs repairs;
 
 	struct pool_queue *queue;
 	struct request *request;
@@ -55,13 +55,10 @@ struct ls_job {
 static int read_directory(struct ls_job *ls, const struct digest *digest, struct directory **directory)
 {
 	AUTO_FREE uint8_t *bytes = NULL;
-	unsigned n_changed = 0;
 	int r = 0;
 
 	if (!digest_is_empty(digest))
-		r = blob_read_renewed(ls->store, digest, DIRECTORY_BYTES_MAX, &bytes, &n_changed, &ls->err);
-	ls->n_changed += n_changed;
-	ls->n_healed += r == 0 && n_changed;
+		r = blob_read_renewed(ls->store, digest, DIRECTORY_BYTES_MAX, &bytes, &ls->repairs, &ls->err);
 	if (r > 0) {
 		ls->is_missing = true;
 		ls->missing = *digest;
@@ -241,8 +238,8 @@ static void ls_done(struct job *job)
 	struct ls_job *ls = CONTAINER_OF(job, struct ls_job, job);
 	struct counters *counters = &ls->request->cache->counters;
 
-	counters->tampered_blobs += ls->n_changed;
-	counters->healed_blobs += ls->n_healed;
+	counters->tampered_blobs += ls->repairs.n_changed;
+	counters->healed_blobs += ls->repairs.n_healed;
 	if (ls->err.set)
 		request_fail_missing(ls->request, &ls->err, &ls->missing, ls->is_missing);
 	else

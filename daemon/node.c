@@ -66,7 +66,7 @@ struct load_job {
 	/* Out. */
 	struct directory *directories[LOAD_BATCH_MAX];
 	struct node_failure *failures[LOAD_BATCH_MAX];
-	unsigned n_changed, n_healed;
+	struct blob_repairs repairs;
 
 	struct nodes *owner;
 };
@@ -289,19 +289,15 @@ static void on_blob_landed(struct flight_waiter *waiter, int r, const struct err
 	struct blob_wait *wait = CONTAINER_OF(waiter, struct blob_wait, waiter);
 	struct node_inner *n = wait->node;
 	struct nodes *nodes = n->nodes;
+	struct node_failure *failure = r ? failing(n, r < 0 ? r : -ENOENT) : NULL;
 
 	if (r == BLOB_MISSING) {
-		struct node_failure *failure = failing(n, -ENOENT);
-
 		err_set(&failure->err, ERR_NOT_FOUND,
 			"blob %s is not in the store: '%s' in Directory %s needs it",
 			DIGEST_TEXT(&wait->digest), wait->name, DIGEST_TEXT(&n->node.digest));
 		add_missing(failure, &wait->digest);
-	} else if (r < 0) {
-		struct node_failure *failure = failing(n, r);
-
-		if (!failure->err.set)
-			failure->err = *err;
+	} else if (r < 0 && !failure->err.set) {
+		failure->err = *err;
 	}
 	free(wait);
 	n->pending--;
@@ -439,13 +435,10 @@ static struct node_failure *load_one(struct load_job *load, const struct digest 
 	struct node_failure *failure = NULL;
 	struct err err = { 0 };
 	AUTO_FREE uint8_t *bytes = NULL;
-	unsigned n_changed = 0;
 	int r = 0;
 
 	if (!digest_is_empty(digest))
-		r = blob_read_renewed(load->store, digest, DIRECTORY_BYTES_MAX, &bytes, &n_changed, &err);
-	load->n_changed += n_changed;
-	load->n_healed += r == 0 && n_changed;
+		r = blob_read_renewed(load->store, digest, DIRECTORY_BYTES_MAX, &bytes, &load->repairs, &err);
 	if (r == 0) {
 		r = directory_decode(bytes, digest->size, load->max_entries, directory, &err);
 		if (r == 0)
@@ -487,8 +480,8 @@ static void load_done(struct job *job)
 			start_scan(n, load->directories[i]);
 		}
 	}
-	load->owner->parts.counters->tampered_blobs += load->n_changed;
-	load->owner->parts.counters->healed_blobs += load->n_healed;
+	load->owner->parts.counters->tampered_blobs += load->repairs.n_changed;
+	load->owner->parts.counters->healed_blobs += load->repairs.n_healed;
 	load->owner->n_jobs--;
 	if (load->owner->n_wanted)
 		slice_start(load->owner->parts.slicer, &load->owner->slice);

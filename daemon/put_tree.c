@@ -146,9 +146,14 @@ static int encode_one(struct commit *commit, uint32_t number, struct put_entry *
 			lists.symlinks[d.n_symlinks++] =
 				(struct symlink_node){ .name = e->name, .target = e->target };
 	}
-	if ((r = directory_encode(&d, &made->bytes, &made->len, &commit->err)) == 0)
-		hash_bytes(made->bytes, made->len, &made->digest);
-	return r;
+	if ((r = directory_encode(&d, &made->bytes, &made->len, &commit->err)) < 0)
+		return r;
+	if (made->len > DIRECTORY_BYTES_MAX) /* it could be stored, and never read again */
+		return err_set(&commit->err, ERR_RESOURCE_EXHAUSTED,
+			       "a directory of %zu entries makes a Directory of %zu bytes: the limit is %d",
+			       n, made->len, DIRECTORY_BYTES_MAX);
+	hash_bytes(made->bytes, made->len, &made->digest);
+	return 0;
 }
 
 /* Children have higher numbers than their parents: from the last to the first, all below is done. */

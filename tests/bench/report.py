@@ -32,7 +32,8 @@ def heading(facts):
              (facts["version"], facts["processors"], facts["processor"], facts["kernel"], facts["file_system"],
               facts["repeat"])]
     if facts["load"] > 0.5 * facts["processors"]:
-        lines.append("The machine was busy with other work when this began (load %.1f): the ratios are rough" % facts["load"])
+        lines.append("The machine was busy with other work when this began (load %.1f): the ratios are rough" %
+                     facts["load"])
     return lines
 
 

@@ -52,8 +52,8 @@ def mount_ext4(folder, gigabytes):
     try:
         with open(image, "wb") as file:
             file.truncate(gigabytes << 30)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-N", "1000000", "-E", "lazy_itable_init=0,lazy_journal_init=0", image],
-                       check=True, capture_output=True)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-N", "1000000", "-E", "lazy_itable_init=0,lazy_journal_init=0",
+                        image], check=True, capture_output=True)
         check_call(LIBC.unshare(CLONE_NEWNS), "unshare")
         check_call(LIBC.mount(b"none", b"/", None, MS_REC_PRIVATE, None), "making mounts private")
         subprocess.run(["mount", "-o", "loop", image, folder], check=True, capture_output=True)
@@ -82,8 +82,8 @@ def file_system(on=None, gigabytes=12):
         if on is None and os.geteuid() == 0:
             mounted = mount_ext4(folder, gigabytes)
         os.chmod(folder, 0o755)
-        kind = subprocess.run(["stat", "-f", "-c", "%T", folder], check=True, capture_output=True, text=True).stdout.strip()
-        yield folder, "ext4 on a loop image in memory" if mounted else kind
+        kind = subprocess.run(["stat", "-f", "-c", "%T", folder], check=True, capture_output=True, text=True).stdout
+        yield folder, "ext4 on a loop image in memory" if mounted else kind.strip()
     finally:
         if mounted:
             unmount(folder)
