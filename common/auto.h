@@ -18,7 +18,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define CLEANUP(f) __attribute__((cleanup(f)))
+/* A variable may be there for its end alone: clang would call it unused. */
+#define CLEANUP(f) __attribute__((cleanup(f), unused))
 
 #define AUTO_FREE  CLEANUP(auto_free_)
 #define AUTO_CLOSE CLEANUP(auto_close_)

@@ -15,7 +15,9 @@ enum {
 	BUFFER_SIZE = 256 * 1024, /* stays in the processor's cache while it is read, hashed and written */
 	SMALL_MAX = 128 * 1024,   /* files up to this size are read whole before anything is decided */
 	N_ATTEMPTS = 3,           /* at a file that changes */
-	RECENT_S = 1,             /* a change this young may still be going on */
+	WRITE_NS_MIN = 250000000, /* what a single write(2) may last, */
+	WRITE_NS_A_BYTE = 10,     /* and for each byte, */
+	WRITE_S_MAX = 60,         /* but no longer than this */
 };
 
 struct blob_writer *blob_writer_new(struct blob_store *store)
@@ -158,19 +160,24 @@ static int check_source(const struct intake *in, struct err *err)
 
 /*
  * May a write(2) that began before the first stat still be under way? It changed the times when it began, so
- * they do not tell, and what was read may be half of it. No single write is taken to last longer than this.
+ * they do not tell, and what was read may be half of it. No single write is taken to last longer than a
+ * quarter of a second and what its bytes take at 100 MB/s.
  */
 static bool may_be_torn(const struct intake *in)
 {
-	const struct timespec *changed = &in->before.st_ctim;
 	const struct blob_store *store = in->writer->store;
+	const struct timespec *changed = &in->before.st_ctim;
 	struct timespec now;
+	int64_t age_ns;
 
 	if (blob_is_published(store, BLOB_PLAIN, &in->before) ||
 	    blob_is_published(store, BLOB_EXEC, &in->before))
 		return false;
 	(void)clock_gettime(CLOCK_REALTIME, &now);
-	return now.tv_sec - changed->tv_sec <= RECENT_S;
+	if (now.tv_sec - changed->tv_sec > WRITE_S_MAX)
+		return false;
+	age_ns = (now.tv_sec - changed->tv_sec) * INT64_C(1000000000) + now.tv_nsec - changed->tv_nsec;
+	return age_ns <= WRITE_NS_MIN + in->before.st_size * WRITE_NS_A_BYTE;
 }
 
 /* Read a file that was changed just now once more. Return: 0 when it is the same, BLOB_SOURCE_CHANGED, or an

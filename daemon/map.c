@@ -51,6 +51,16 @@ void *map_find(const struct map *map, const struct digest *digest)
 	return map->capacity ? map->slots[probe(map, digest)] : NULL;
 }
 
+/* Put in what is known not to be there: the first free slot will do, without a look at the others' hashes. */
+static void insert(struct map *map, struct digest *item)
+{
+	size_t i = home(map, item);
+
+	while (map->slots[i])
+		i = (i + 1) & (map->capacity - 1);
+	map->slots[i] = item;
+}
+
 static void resize(struct map *map, size_t capacity)
 {
 	struct map old = *map;
@@ -59,7 +69,7 @@ static void resize(struct map *map, size_t capacity)
 	map->capacity = capacity;
 	for (size_t i = 0; i < old.capacity; i++)
 		if (old.slots[i])
-			map->slots[probe(map, old.slots[i])] = old.slots[i];
+			insert(map, old.slots[i]);
 	free(old.slots);
 }
 
@@ -75,12 +85,8 @@ void map_reserve(struct map *map, size_t n)
 
 void map_add(struct map *map, struct digest *item)
 {
-	size_t i;
-
 	map_reserve(map, map->n + 1);
-	i = probe(map, item);
-	assert(!map->slots[i]);
-	map->slots[i] = item;
+	insert(map, item);
 	map->n++;
 }
 

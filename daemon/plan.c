@@ -137,11 +137,12 @@ static int set_times(struct plan *plan, int dirfd, const char *name, const struc
 static int create_empty(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
 			struct tally *tally)
 {
-	int fd = disk_openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode_of(file));
+	AUTO_CLOSE int fd = disk_openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode_of(file));
+	bool is_usual = plan->root && !plan->set_modes && !file->properties; /* no ACL masks its mode */
+	int r = fd < 0 || is_usual ? fd : disk_fchmod(fd, mode_of(file));
 
-	if (fd < 0)
-		return fail_errno(plan, fd, "creating", name);
-	disk_close(fd);
+	if (r < 0)
+		return fail_errno(plan, r, "creating", name);
 	tally->created++;
 	return set_times(plan, dirfd, name, file);
 }

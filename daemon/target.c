@@ -104,11 +104,14 @@ int target_commit(struct target *target, struct err *err)
 void target_abort(struct target *target)
 {
 	struct err err = { 0 };
+	struct stat st;
 
 	if (!target->begun)
 		return;
 	target->begun = false;
-	if (rmtree(target->folder, target->hidden, &err) < 0) {
+	/* A look first: a file system that is read-only refuses to delete even what is not there. */
+	if (disk_fstatat(target->folder, target->hidden, &st, AT_SYMLINK_NOFOLLOW) != -ENOENT &&
+	    rmtree(target->folder, target->hidden, &err) < 0) {
 		log_warning("taking back the target '%s': %s; the next start tries again", target->name,
 			    err.text);
 		return;
