@@ -62,8 +62,9 @@ static int read_directory(struct ls_job *ls, const struct digest *digest, struct
 	if (r > 0) {
 		ls->is_missing = true;
 		ls->missing = *digest;
-		return err_set(&ls->err, ERR_NOT_FOUND, "Directory %s is not in the store",
-			       DIGEST_TEXT(digest));
+		(void)err_set(&ls->err, ERR_NOT_FOUND, "Directory %s is not in the store",
+			      DIGEST_TEXT(digest));
+		return -ENOENT;
 	}
 	if (r == 0)
 		r = directory_decode(bytes, digest->size, ls->max_entries, directory, &ls->err);
