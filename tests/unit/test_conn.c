@@ -109,6 +109,7 @@ END_TEST
 START_TEST(random_bytes_never_do_more_than_end_their_connection)
 {
 	uint64_t random = 88172645463325252u;
+	static const unsigned char head[] = { 0x94, 0x00, 0x01, 0xa4, 'p', 'i', 'n', 'g', 0x91 };
 	unsigned char bytes[256];
 	struct peer peer;
 
@@ -119,7 +120,7 @@ START_TEST(random_bytes_never_do_more_than_end_their_connection)
 			bytes[i] = (unsigned char)random;
 		}
 		if (round % 2) /* as far as the method's name it is right */
-			memcpy(bytes, "\x94\x00\x01\xa4ping\x91", 9);
+			memcpy(bytes, head, sizeof(head));
 		peer_open(&peer);
 		(void)socket_send(peer.sock, bytes, sizeof(bytes), NULL, 0);
 		(void)event_base_loop(base, EVLOOP_NONBLOCK);

@@ -364,12 +364,11 @@ START_TEST(directories_are_0755_also_in_a_setgid_folder)
 }
 END_TEST
 
-/* Another file system than the store's, if this machine has one that we may write to. */
+/* Make a folder of another file system than the store's, if this machine has one that we may write to. */
 static int other_file_system(char *path)
 {
 	struct stat here, there;
 
-	(void)strcpy(path, "/dev/shm/unit-XXXXXX");
 	if (!mkdtemp(path))
 		return -1;
 	if (fstat(out, &here) == 0 && stat(path, &there) == 0 && here.st_dev != there.st_dev)
@@ -382,7 +381,7 @@ START_TEST(where_links_cannot_work_files_are_copied_and_the_result_says_why)
 {
 	struct digest digest;
 	struct making m;
-	char path[32];
+	char path[] = "/dev/shm/unit-XXXXXX";
 	int folder, r;
 
 	start_cache();
@@ -409,7 +408,7 @@ START_TEST(require_link_fails_rather_than_copy_and_leaves_nothing)
 {
 	struct digest digest;
 	struct making m;
-	char path[32];
+	char path[] = "/dev/shm/unit-XXXXXX";
 	int folder;
 
 	start_cache();
