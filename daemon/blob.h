@@ -151,6 +151,7 @@ int blob_write(struct blob_writer *writer, const void *bytes, size_t len, enum b
  *
  * The file's size, modification and change times are compared before and after; a file that changed meanwhile
  * is read again, up to three times, and then refused with -EAGAIN (ERR_FAILED_PRECONDITION).
+ * One that changed so lately that a write(2) may still be under way is read twice, and both must agree.
  *
  * Return: as blob_write().
  */
