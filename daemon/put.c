@@ -527,8 +527,9 @@ static void start_commit(struct request *request, struct put *put, const struct 
 		request_fail(request, &err);
 		return;
 	}
-	put->refs++;
-	end_put(put);
+	/* The connection's reference becomes the commit's. */
+	put->over = true;
+	list_remove(&put->item.link);
 	if (put->is_file)
 		put_answer(put, request, &put->entries[0].digest, params->tag.data, params->tag.len);
 	else
