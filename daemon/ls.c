@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/look.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -214,6 +215,7 @@ static int list(struct ls_job *ls)
 
 		if (r < 0)
 			return r;
+		assert(d);
 		name = next_name(&left);
 		if (!name.len) {
 			answer_directory(ls, &digest, d);
