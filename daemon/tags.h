@@ -2,8 +2,8 @@
 /*
  * Tags: local names for digests. A tag pins what it names.
  *
- * Kept in the index, and once more in STORE/tags, one small file that is replaced atomically, so that an
- * index rebuilt from the store has them too. One line each, ascending by name:
+ * Kept in the index, and once more in STORE/tags, one small file that is replaced atomically: what is left of
+ * them when the index is lost. Nothing reads it back yet. One line each, ascending by name:
  *
  *     hash/size UID NAME
  *
