@@ -57,6 +57,27 @@ def lines_matching(text, pattern):
             yield number, match
 
 
+def functions(text):
+    """Each function definition as (first line, lines, head): `{` and `}` stand alone in the first column."""
+    lines = bare(text).split("\n")
+    head, start = [], 0
+    for number, line in enumerate(lines, 1):
+        if number > 1 and lines[number - 2].endswith("\\"):
+            continue
+        if line.startswith("{") and head:
+            body = number
+            while not lines[body - 1].startswith("}"):
+                body += 1
+            yield start, body - start + 1, " ".join(head)
+            head = []
+        elif re.match(r"[A-Za-z_]", line):
+            head, start = [line], number
+        elif head and line[:1] in ("\t", " ", ")"):
+            head.append(line)
+        else:
+            head = []
+
+
 def table(name):
     """The lines of a table in this folder, without comments, as pairs of line number and words."""
     for number, line in enumerate(read("tests/lint/" + name).split("\n"), 1):

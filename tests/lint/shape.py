@@ -3,34 +3,13 @@
 
 import re
 
-from lint import bare, claims, files, lines_matching, read
+from lint import bare, claims, files, functions, lines_matching, read
 
 FUNCTION_LINES_MAX = 100
 FUNCTION_LINES_LONG = 60
 FILE_LINES_MAX = 600
 PARAMETERS_MAX = 6
 C_FILES = files("*.c", "*.h")
-
-
-def functions(path):
-    """Each function definition as (first line, lines, head): `{` and `}` stand alone in the first column."""
-    lines = bare(read(path)).split("\n")
-    head, start = [], 0
-    for number, line in enumerate(lines, 1):
-        if number > 1 and lines[number - 2].endswith("\\"):
-            continue
-        if line.startswith("{") and head:
-            body = number
-            while not lines[body - 1].startswith("}"):
-                body += 1
-            yield start, body - start + 1, " ".join(head)
-            head = []
-        elif re.match(r"[A-Za-z_]", line):
-            head, start = [line], number
-        elif head and line[:1] in ("\t", " ", ")"):
-            head.append(line)
-        else:
-            head = []
 
 
 def n_parameters(head):
@@ -51,7 +30,7 @@ def n_parameters(head):
 def function_length():
     """No function is longer than 100 lines"""
     for path in C_FILES:
-        for number, n, head in functions(path):
+        for number, n, head in functions(read(path)):
             name = re.match(r"[^(]*?(\w+ ?\(\w*)", head)
             name = name.group(1) if name else head
             if n > FUNCTION_LINES_MAX:
@@ -63,7 +42,7 @@ def function_length():
 def parameters():
     """No function takes more than six parameters and an err"""
     for path in C_FILES:
-        for number, _, head in functions(path):
+        for number, _, head in functions(read(path)):
             if n_parameters(head) > PARAMETERS_MAX:
                 yield "%s:%d: %d parameters" % (path, number, n_parameters(head))
 
