@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/catalog.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -30,6 +31,8 @@ struct catalog {
 	size_t n_in_slab; /* used of the first slab */
 	struct free_entry *free;
 	struct catalog_totals totals;
+	void (*unheld)(void *ctx, const struct catalog_entry *entry);
+	void *unheld_ctx;
 	uint64_t last_tick;
 	atomic_uchar size_hints[SIZE_HINTS];
 };
@@ -82,17 +85,36 @@ static size_t size_slot(uint64_t size)
 	return (size_t)((size * 0x9e3779b97f4a7c15u) >> 48) & (SIZE_HINTS - 1);
 }
 
-static struct catalog_entry *insert(struct catalog *catalog, const struct digest *digest)
+/* The entry of a hash, made when there is none: as yet of no blob. */
+static struct catalog_entry *find_or_insert(struct catalog *catalog, const struct digest *digest)
 {
-	struct catalog_entry *entry = take_entry(catalog);
+	struct catalog_entry *entry = map_find(&catalog->map, digest);
 
+	if (entry)
+		return entry;
+	entry = take_entry(catalog);
 	entry->digest = *digest;
 	map_add(&catalog->map, &entry->digest);
-	catalog->totals.n_blobs++;
-	catalog->totals.bytes += digest->size;
-	if (digest->size >= BLOB_LARGE)
-		atomic_store_explicit(&catalog->size_hints[size_slot(digest->size)], 1, memory_order_relaxed);
 	return entry;
+}
+
+static void give_entry_back(struct catalog *catalog, struct catalog_entry *entry)
+{
+	struct free_entry *unused = (void *)entry;
+
+	map_remove(&catalog->map, &entry->digest);
+	unused->next = catalog->free;
+	catalog->free = unused;
+}
+
+/* The blob of this entry is there from now on; a hold may have been taken under a size that was a lie. */
+static void appear(struct catalog *catalog, struct catalog_entry *entry, uint64_t size)
+{
+	entry->digest.size = size;
+	catalog->totals.n_blobs++;
+	catalog->totals.bytes += size;
+	if (size >= BLOB_LARGE)
+		atomic_store_explicit(&catalog->size_hints[size_slot(size)], 1, memory_order_relaxed);
 }
 
 static void set_kind(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind,
@@ -106,7 +128,9 @@ static void set_kind(struct catalog *catalog, struct catalog_entry *entry, enum 
 
 struct catalog_entry *catalog_find(const struct catalog *catalog, const struct digest *digest)
 {
-	return map_find(&catalog->map, digest);
+	struct catalog_entry *entry = map_find(&catalog->map, digest);
+
+	return entry && entry->kinds ? entry : NULL;
 }
 
 bool catalog_has(const struct catalog *catalog, const struct digest *digest, enum blob_kind kind)
@@ -118,8 +142,9 @@ bool catalog_has(const struct catalog *catalog, const struct digest *digest, enu
 
 void catalog_load(struct catalog *catalog, const struct index_blob *blob)
 {
-	struct catalog_entry *entry = insert(catalog, &blob->digest);
+	struct catalog_entry *entry = find_or_insert(catalog, &blob->digest);
 
+	appear(catalog, entry, blob->digest.size);
 	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
 		if (blob->kinds & 1u << kind)
 			set_kind(catalog, entry, kind, blob->allocated[kind]);
@@ -130,10 +155,10 @@ void catalog_load(struct catalog *catalog, const struct index_blob *blob)
 struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_info *info, enum blob_kind kind,
 				  bool *is_new)
 {
-	struct catalog_entry *entry = catalog_find(catalog, &info->digest);
+	struct catalog_entry *entry = find_or_insert(catalog, &info->digest);
 
-	if (!entry)
-		entry = insert(catalog, &info->digest);
+	if (!entry->kinds)
+		appear(catalog, entry, info->digest.size);
 	if (is_new)
 		*is_new = !(entry->kinds & 1u << kind);
 	set_kind(catalog, entry, kind, info->allocated);
@@ -144,18 +169,57 @@ struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_inf
 
 struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind)
 {
-	struct free_entry *unused = (void *)entry;
-
 	set_kind(catalog, entry, kind, 0);
 	entry->kinds &= (uint8_t) ~(1u << kind);
 	if (entry->kinds)
 		return entry;
 	catalog->totals.n_blobs--;
 	catalog->totals.bytes -= entry->digest.size;
-	map_remove(&catalog->map, &entry->digest);
-	unused->next = catalog->free;
-	catalog->free = unused;
+	entry->seen = 0;
+	if (!entry->holds)
+		give_entry_back(catalog, entry);
 	return NULL;
+}
+
+void catalog_hold(struct catalog *catalog, const struct digest *digest)
+{
+	struct catalog_entry *entry;
+
+	if (digest_is_empty(digest))
+		return;
+	entry = find_or_insert(catalog, digest);
+	if (entry->holds != UINT32_MAX)
+		entry->holds++;
+}
+
+void catalog_release(struct catalog *catalog, const struct digest *digest, uint64_t used)
+{
+	struct catalog_entry *entry;
+
+	if (digest_is_empty(digest))
+		return;
+	entry = map_find(&catalog->map, digest);
+	assert(entry && entry->holds);
+	entry->used = used > entry->used ? used : entry->used;
+	if (entry->holds == UINT32_MAX || --entry->holds)
+		return;
+	if (!entry->kinds)
+		give_entry_back(catalog, entry);
+	else if (catalog->unheld)
+		catalog->unheld(catalog->unheld_ctx, entry);
+}
+
+void catalog_watch(struct catalog *catalog, void (*unheld)(void *ctx, const struct catalog_entry *entry),
+		   void *ctx)
+{
+	catalog->unheld = unheld;
+	catalog->unheld_ctx = ctx;
+}
+
+void catalog_leaving(struct catalog *catalog, int64_t bytes)
+{
+	assert(bytes >= 0 || (uint64_t)-bytes <= catalog->totals.leaving);
+	catalog->totals.leaving += (uint64_t)bytes;
 }
 
 struct index_blob catalog_row(const struct catalog_entry *entry)
@@ -204,5 +268,10 @@ size_t catalog_end(const struct catalog *catalog)
 
 struct catalog_entry *catalog_at(const struct catalog *catalog, size_t position)
 {
-	return position < catalog->map.capacity ? map_slot(&catalog->map, position) : NULL;
+	struct catalog_entry *entry;
+
+	if (position >= catalog->map.capacity)
+		return NULL;
+	entry = map_slot(&catalog->map, position);
+	return entry && entry->kinds ? entry : NULL;
 }

@@ -4,6 +4,10 @@
  *
  * The loop owns it. At start the index's lane fills it before anybody else knows of it. The catalog says what
  * was there when last looked; the disk has the last word, and linking looks at the inode itself.
+ *
+ * A *hold* keeps a blob from eviction. Holds are counted by hash, whether or not the blob is there, so that
+ * taking and releasing always balance: an entry may be nothing but a count. Such entries are seen by nobody:
+ * not found, not visited, not in the totals.
  */
 #ifndef DIRCACHE_DAEMON_CATALOG_H
 #define DIRCACHE_DAEMON_CATALOG_H
@@ -21,6 +25,7 @@ struct catalog_entry {
 	struct digest digest;
 	uint64_t used;                  /* as in struct index_blob */
 	uint32_t allocated[BLOB_KINDS]; /* 512-byte blocks on disk, by kind */
+	uint32_t holds;                 /* read only, as is the rest; sticks at UINT32_MAX: held for good */
 	uint8_t kinds;                  /* bit 1 << enum blob_kind for each that is there */
 	uint8_t seen; /* the same, for those whose file was seen since the start: see recover.h */
 };
@@ -29,7 +34,8 @@ struct catalog *catalog_new(void);
 void catalog_free(struct catalog *catalog);
 DEFINE_AUTO(catalog);
 
-/* The entry, or NULL. Sizes are not compared. Lives until the entry is dropped. */
+/* The entry of a blob that is there, or NULL. Sizes are not compared. Lives until the last kind is dropped.
+ */
 struct catalog_entry *catalog_find(const struct catalog *catalog, const struct digest *digest);
 
 /* Is this kind there, with this size? */
@@ -49,6 +55,24 @@ struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_inf
 /* Note that a kind is gone; the entry goes with its last kind (the return is NULL then). */
 struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind);
 
+/* Keep a blob from eviction, there or not. The empty blob needs no hold: it is passed over, here and below.
+ */
+void catalog_hold(struct catalog *catalog, const struct digest *digest);
+
+/**
+ * Give a hold back.
+ *
+ * @used  when what held it was last used: the blob was used then, too
+ */
+void catalog_release(struct catalog *catalog, const struct digest *digest, uint64_t used);
+
+/* Be told of every blob that is there and loses its last hold. One watcher. It may not drop the entry. */
+void catalog_watch(struct catalog *catalog, void (*unheld)(void *ctx, const struct catalog_entry *entry),
+		   void *ctx);
+
+/* Note that bytes are leaving: dropped here, still on the disk. Negative when they are gone. */
+void catalog_leaving(struct catalog *catalog, int64_t bytes);
+
 /* The row that the index should have. */
 struct index_blob catalog_row(const struct catalog_entry *entry);
 
@@ -61,6 +85,7 @@ void catalog_tick_seen(struct catalog *catalog, uint64_t used);
 
 struct catalog_totals {
 	uint64_t n_blobs, bytes, allocated;
+	uint64_t leaving; /* bytes on disk of files dropped here and not deleted yet */
 };
 struct catalog_totals catalog_totals(const struct catalog *catalog);
 
@@ -70,7 +95,7 @@ struct catalog_totals catalog_totals(const struct catalog *catalog);
  */
 bool catalog_may_have_size(const struct catalog *catalog, uint64_t size);
 
-/* Visit all entries between two positions (0 to catalog_end()); entries added meanwhile may be missed. */
+/* Visit all blobs between two positions (0 to catalog_end()); those added meanwhile may be missed. */
 size_t catalog_end(const struct catalog *catalog);
 struct catalog_entry *catalog_at(const struct catalog *catalog, size_t position); /* or NULL */
 

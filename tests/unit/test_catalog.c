@@ -157,8 +157,152 @@ START_TEST(an_entry_takes_64_bytes)
 }
 END_TEST
 
+START_TEST(a_hold_on_what_is_not_there_is_seen_by_nobody)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info info = info_of(1, 10, 4096);
+	struct digest lie = info.digest;
+	size_t n = 0;
+
+	lie.size = BLOB_LARGE;
+	catalog_hold(catalog, &lie);
+	ck_assert_ptr_null(catalog_find(catalog, &info.digest));
+	for (size_t i = 0; i < catalog_end(catalog); i++)
+		n += catalog_at(catalog, i) != NULL;
+	ck_assert_uint_eq(n, 0);
+	ck_assert_uint_eq(catalog_totals(catalog).n_blobs + catalog_totals(catalog).bytes, 0);
+	ck_assert(!catalog_may_have_size(catalog, lie.size));
+	ck_assert_uint_eq(catalog_add(catalog, &info, BLOB_PLAIN, NULL)->holds, 1);
+	ck_assert(catalog_has(catalog, &info.digest, BLOB_PLAIN)); /* with the size that it has */
+	ck_assert_uint_eq(catalog_totals(catalog).bytes, 10);
+}
+END_TEST
+
+START_TEST(holds_outlive_the_blob_and_meet_it_when_it_comes_back)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info info = info_of(1, 10, 4096);
+	struct catalog_entry *entry = catalog_add(catalog, &info, BLOB_PLAIN, NULL);
+
+	catalog_hold(catalog, &info.digest);
+	catalog_hold(catalog, &info.digest);
+	ck_assert_ptr_null(catalog_drop(catalog, entry, BLOB_PLAIN));
+	ck_assert_uint_eq(catalog_totals(catalog).n_blobs + catalog_totals(catalog).allocated, 0);
+	catalog_release(catalog, &info.digest, 0);
+	entry = catalog_add(catalog, &info, BLOB_EXEC, NULL);
+	ck_assert_uint_eq(entry->holds, 1);
+	ck_assert_uint_eq(entry->seen, 1u << BLOB_EXEC);
+	catalog_release(catalog, &info.digest, 0);
+	ck_assert_uint_eq(entry->holds, 0);
+	ck_assert_ptr_eq(catalog_find(catalog, &info.digest), entry);
+}
+END_TEST
+
+START_TEST(the_last_release_of_what_is_not_there_leaves_nothing)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info info = info_of(1, 10, 4096);
+
+	for (unsigned i = 0; i < 3; i++) {
+		catalog_hold(catalog, &info.digest);
+		catalog_release(catalog, &info.digest, 5);
+	}
+	ck_assert_uint_eq(catalog_add(catalog, &info, BLOB_PLAIN, NULL)->holds, 0);
+}
+END_TEST
+
+static unsigned n_unheld;
+static struct digest last_unheld;
+
+static void on_unheld(void *ctx, const struct catalog_entry *entry)
+{
+	ck_assert_ptr_eq(ctx, &n_unheld);
+	ck_assert_uint_eq(entry->holds, 0);
+	n_unheld++;
+	last_unheld = entry->digest;
+}
+
+START_TEST(the_watcher_hears_of_the_last_release_of_what_is_there)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info here = info_of(1, 10, 4096), absent = info_of(2, 20, 0);
+
+	(void)catalog_add(catalog, &here, BLOB_PLAIN, NULL);
+	catalog_watch(catalog, on_unheld, &n_unheld);
+	catalog_hold(catalog, &here.digest);
+	catalog_hold(catalog, &here.digest);
+	catalog_hold(catalog, &absent.digest);
+	catalog_release(catalog, &here.digest, 0);
+	catalog_release(catalog, &absent.digest, 0);
+	ck_assert_uint_eq(n_unheld, 0);
+	catalog_release(catalog, &here.digest, 0);
+	ck_assert_uint_eq(n_unheld, 1);
+	ck_assert(digest_equal(&last_unheld, &here.digest));
+}
+END_TEST
+
+START_TEST(what_is_released_was_used_when_its_holder_was)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info info = info_of(1, 10, 4096);
+	struct catalog_entry *entry = catalog_add(catalog, &info, BLOB_PLAIN, NULL);
+	uint64_t stored = entry->used;
+
+	catalog_hold(catalog, &info.digest);
+	catalog_release(catalog, &info.digest, stored + 7);
+	ck_assert_uint_eq(entry->used, stored + 7);
+	catalog_hold(catalog, &info.digest);
+	catalog_release(catalog, &info.digest, stored); /* an older holder does not make it older */
+	ck_assert_uint_eq(entry->used, stored + 7);
+}
+END_TEST
+
+START_TEST(the_empty_blob_is_never_held)
+{
+	AUTO(catalog) catalog = catalog_new();
+
+	catalog_hold(catalog, &digest_empty);
+	ck_assert_uint_eq(catalog_end(catalog), 0);
+	catalog_release(catalog, &digest_empty, 1);
+}
+END_TEST
+
+START_TEST(a_count_that_reached_its_end_holds_for_good)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info info = info_of(1, 10, 4096);
+	struct catalog_entry *entry = catalog_add(catalog, &info, BLOB_PLAIN, NULL);
+
+	entry->holds = UINT32_MAX - 1; /* as after four thousand million holds */
+	catalog_hold(catalog, &info.digest);
+	catalog_hold(catalog, &info.digest);
+	catalog_release(catalog, &info.digest, 0);
+	catalog_release(catalog, &info.digest, 0);
+	ck_assert_uint_eq(entry->holds, UINT32_MAX);
+}
+END_TEST
+
+START_TEST(leaving_bytes_are_counted_until_they_are_gone)
+{
+	AUTO(catalog) catalog = catalog_new();
+
+	catalog_leaving(catalog, 8192);
+	catalog_leaving(catalog, -4096);
+	ck_assert_uint_eq(catalog_totals(catalog).leaving, 4096);
+	ck_assert_uint_eq(catalog_totals(catalog).allocated, 0);
+	catalog_leaving(catalog, -4096);
+	ck_assert_uint_eq(catalog_totals(catalog).leaving, 0);
+}
+END_TEST
+
 UNIT_MAIN("catalog", a_blob_is_there_by_kind_and_size, an_entry_goes_with_its_last_kind,
 	  totals_follow_every_change, what_the_index_had_comes_back_as_the_same_row,
 	  times_of_use_ascend_whatever_was_loaded_and_whatever_the_clock_does,
 	  a_large_size_is_known_once_it_was_stored,
-	  a_walk_meets_every_entry_once_and_dropped_entries_are_used_again, an_entry_takes_64_bytes)
+	  a_walk_meets_every_entry_once_and_dropped_entries_are_used_again, an_entry_takes_64_bytes,
+	  a_hold_on_what_is_not_there_is_seen_by_nobody,
+	  holds_outlive_the_blob_and_meet_it_when_it_comes_back,
+	  the_last_release_of_what_is_not_there_leaves_nothing,
+	  the_watcher_hears_of_the_last_release_of_what_is_there,
+	  what_is_released_was_used_when_its_holder_was, the_empty_blob_is_never_held,
+	  a_count_that_reached_its_end_holds_for_good, leaving_bytes_are_counted_until_they_are_gone)
