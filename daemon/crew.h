@@ -15,7 +15,7 @@
  *                    |   ^
  *           crew_stall   crew_resume        by way of the loop: stalled(item)
  *
- * With pool.c the only place that locks.
+ * Its lock is held for a look at the stack.
  */
 #ifndef DIRCACHE_DAEMON_CREW_H
 #define DIRCACHE_DAEMON_CREW_H

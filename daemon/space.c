@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/space.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "common/alloc.h"
+#include "common/size.h"
+
+enum {
+	HIGH_PERCENT = 95, /* of the cap */
+	LOW_PERCENT = 90,
+	BLOB_OVERHEAD = 512, /* a name in its folder (80), a row in two B-trees (200), the same in the WAL */
+};
+
+struct space {
+	pthread_mutex_t lock;
+	struct space_levels levels;
+	uint64_t unmeasured; /* overhead that came since it was measured: an estimate */
+
+	/* What may still be written before the disk is at its floor, as far as is known: less with each
+	 * reservation, and counted anew when the disk is measured. */
+	int64_t disk_room;
+
+	void (*above)(void *ctx);
+	void *ctx;
+};
+
+struct space *space_new(const struct space_limits *limits)
+{
+	struct space *space = xcalloc(1, sizeof(*space));
+
+	(void)pthread_mutex_init(&space->lock, NULL);
+	space->levels.limits = *limits;
+	space->disk_room = INT64_MAX;
+	return space;
+}
+
+void space_free(struct space *space)
+{
+	if (!space)
+		return;
+	assert(space->levels.reserved == 0);
+	(void)pthread_mutex_destroy(&space->lock);
+	free(space);
+}
+
+static void lock(struct space *space)
+{
+	int r = pthread_mutex_lock(&space->lock);
+
+	assert(r == 0);
+}
+
+static void unlock(struct space *space)
+{
+	int r = pthread_mutex_unlock(&space->lock);
+
+	assert(r == 0);
+}
+
+static uint64_t add(uint64_t a, uint64_t b)
+{
+	uint64_t sum;
+
+	return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
+}
+
+static uint64_t excess(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+static int64_t difference(uint64_t a, uint64_t b)
+{
+	uint64_t size = a > b ? a - b : b - a;
+	int64_t bounded = size < INT64_MAX ? (int64_t)size : INT64_MAX;
+
+	return a > b ? bounded : -bounded;
+}
+
+static uint64_t percent(uint64_t n, unsigned percent)
+{
+	return n / 100 * percent + n % 100 * percent / 100;
+}
+
+static uint64_t taken(const struct space *space)
+{
+	return space->levels.used + space->levels.overhead + space->unmeasured;
+}
+
+/* How many bytes are in the way of so many more; 0: there is room. */
+static uint64_t lacks(const struct space *space, uint64_t bytes)
+{
+	const struct space_levels *levels = &space->levels;
+	uint64_t for_cap = 0, for_disk = 0;
+
+	if (levels->limits.max_size)
+		for_cap = excess(add(taken(space) + levels->reserved, bytes), levels->limits.max_size);
+	if (space->disk_room < 0)
+		for_disk = add((uint64_t)-space->disk_room, bytes);
+	else if (levels->disk_known)
+		for_disk = excess(bytes, (uint64_t)space->disk_room);
+	return for_cap > for_disk ? for_cap : for_disk;
+}
+
+/* ---- who writes ---- */
+
+int space_reserve(struct space *space, uint64_t bytes)
+{
+	bool fits;
+
+	lock(space);
+	fits = lacks(space, add(bytes, BLOB_OVERHEAD)) == 0;
+	if (fits) {
+		space->levels.reserved += bytes;
+		space->unmeasured += BLOB_OVERHEAD;
+		if (space->levels.disk_known)
+			space->disk_room -= (int64_t)(bytes + BLOB_OVERHEAD);
+	}
+	unlock(space);
+	return fits ? 0 : SPACE_NONE;
+}
+
+void space_release(struct space *space, uint64_t bytes)
+{
+	lock(space);
+	assert(space->levels.reserved >= bytes);
+	space->levels.reserved -= bytes;
+	unlock(space);
+}
+
+void space_disk_full(struct space *space)
+{
+	lock(space);
+	space->levels.disk_known = space->levels.disk_full = true;
+	space->levels.disk_free = 0;
+	if (space->disk_room > 0)
+		space->disk_room = 0;
+	unlock(space);
+}
+
+/* ---- who makes room ---- */
+
+uint64_t space_lacks(struct space *space, uint64_t bytes)
+{
+	uint64_t n;
+
+	lock(space);
+	n = lacks(space, add(bytes, BLOB_OVERHEAD));
+	unlock(space);
+	return n;
+}
+
+/* What is above the marks that are these percentages: of the cap, and as much over the floor. */
+static uint64_t above_mark(const struct space *space, unsigned mark)
+{
+	const struct space_limits *limits = &space->levels.limits;
+	uint64_t of_cap = 0, of_disk = 0,
+		 floor = add(limits->min_free, percent(limits->min_free, 100 - mark));
+
+	if (limits->max_size)
+		of_cap = excess(taken(space), percent(limits->max_size, mark));
+	if (limits->min_free && space->levels.disk_known)
+		of_disk = excess(floor, space->levels.disk_free);
+	return of_cap > of_disk ? of_cap : of_disk;
+}
+
+uint64_t space_surplus(struct space *space)
+{
+	uint64_t n;
+
+	lock(space);
+	n = above_mark(space, LOW_PERCENT);
+	unlock(space);
+	return n;
+}
+
+struct space_levels space_levels(struct space *space)
+{
+	struct space_levels levels;
+
+	lock(space);
+	levels = space->levels;
+	levels.overhead += space->unmeasured;
+	unlock(space);
+	return levels;
+}
+
+int space_refuse(struct space *space, uint64_t bytes, struct err *err)
+{
+	struct space_levels levels = space_levels(space);
+	uint64_t cap = levels.limits.max_size, in_use = levels.used + levels.overhead + levels.reserved;
+
+	if (cap && add(in_use, bytes) > cap)
+		return err_set(
+			err, ERR_NO_SPACE,
+			"%s more do not fit: of the %s that the cache may have (--max-size) %s are in use "
+			"and cannot be evicted",
+			SIZE_TEXT(bytes), SIZE_TEXT(cap), SIZE_TEXT(in_use));
+	if (levels.limits.min_free)
+		return err_set(err, ERR_NO_SPACE,
+			       "%s more do not fit: the disk has %s free, of which %s are to stay so "
+			       "(--min-free), and nothing can be evicted",
+			       SIZE_TEXT(bytes), SIZE_TEXT(levels.disk_free),
+			       SIZE_TEXT(levels.limits.min_free));
+	return err_set(err, ERR_NO_SPACE,
+		       "%s more do not fit: the disk is full, %s free, and nothing can be evicted",
+		       SIZE_TEXT(bytes), SIZE_TEXT(levels.disk_free));
+}
+
+/* ---- who measures ---- */
+
+void space_watch(struct space *space, void (*above)(void *ctx), void *ctx)
+{
+	space->above = above;
+	space->ctx = ctx;
+}
+
+/* The levels are locked, and are not when this returns: above() may look at them. */
+static void unlock_and_tell(struct space *space)
+{
+	bool is_above = above_mark(space, HIGH_PERCENT) > 0;
+
+	unlock(space);
+	if (is_above && space->above)
+		space->above(space->ctx);
+}
+
+void space_set_used(struct space *space, uint64_t bytes)
+{
+	lock(space);
+	space->levels.used = bytes;
+	unlock_and_tell(space);
+}
+
+void space_set_overhead(struct space *space, uint64_t bytes)
+{
+	lock(space);
+	space->levels.overhead = bytes;
+	space->unmeasured = 0;
+	unlock_and_tell(space);
+}
+
+void space_set_disk(struct space *space, uint64_t free_bytes)
+{
+	uint64_t kept;
+
+	lock(space);
+	/* Some of what is reserved is written already and counted twice then, until the next time. */
+	kept = add(space->levels.limits.min_free, space->levels.reserved);
+	space->levels.disk_known = true;
+	space->levels.disk_full = false;
+	space->levels.disk_free = free_bytes;
+	space->disk_room = difference(free_bytes, kept);
+	unlock_and_tell(space);
+}
