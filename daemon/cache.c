@@ -110,6 +110,8 @@ int cache_open(struct cache *cache, struct event_base *base, const struct cache_
 
 	*cache = (struct cache){ .base = base, .config = *config, .store_fd = -1, .lock_fd = -1 };
 	cache->started_ns = slice_now_ns();
+	cache->space = space_new(&config->space);
+	cache->claims = claims_new();
 	if ((r = open_store(cache, err)) < 0)
 		return r;
 	cache->n_hands = cpus < config->n_workers ? cpus : config->n_workers;
@@ -250,6 +252,8 @@ void cache_close(struct cache *cache)
 	pool_queue_free(cache->chores);
 	staging_free(cache->staging);
 	blob_store_close(cache->store);
+	claims_free(cache->claims);
+	space_free(cache->space);
 	free(cache->loaded_trees);
 	disk_close(cache->lock_fd);
 	disk_close(cache->store_fd);

@@ -19,6 +19,7 @@
 #include "common/err.h"
 #include "daemon/blob.h"
 #include "daemon/catalog.h"
+#include "daemon/claims.h"
 #include "daemon/counters.h"
 #include "daemon/flight.h"
 #include "daemon/index.h"
@@ -26,6 +27,7 @@
 #include "daemon/pool.h"
 #include "daemon/recover.h"
 #include "daemon/slice.h"
+#include "daemon/space.h"
 #include "daemon/staging.h"
 #include "daemon/tags.h"
 #include "daemon/tree.h"
@@ -37,6 +39,7 @@ struct cache_config {
 	const char *store; /* the folder; made when missing */
 	size_t n_workers;
 	struct tree_limits limits;
+	struct space_limits space;
 };
 
 struct cache {
@@ -49,6 +52,8 @@ struct cache {
 	struct pool_queue *chores; /* small jobs that belong to no request: closing descriptors, sweeping */
 	struct slicer *slicer;
 	struct blob_store *store;
+	struct space *space;
+	struct claims *claims;
 	struct staging *staging;
 	struct writers *writers;
 	struct index *index;

@@ -12,6 +12,7 @@
 #include "common/alloc.h"
 #include "common/auto.h"
 #include "common/path.h"
+#include "common/size.h"
 #include "daemon/disk.h"
 
 enum { WORKERS_MAX = 256, IDLE_MAX = 365 * 24 * 3600 };
@@ -57,6 +58,11 @@ static int read_workers(void *member, const char *text)
 static int read_number(void *member, const char *text)
 {
 	return read_in_base(member, text, 10, 0, IDLE_MAX);
+}
+
+static int read_size(void *member, const char *text)
+{
+	return size_parse(text, member) < 0 ? -EINVAL : 0;
 }
 
 static int read_mode(void *member, const char *text)

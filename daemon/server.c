@@ -344,7 +344,11 @@ static void make_events(struct server *server)
 static int start(struct server *server, struct err *err)
 {
 	const struct options *options = server->options;
-	struct cache_config config = { .store = options->store, .limits = tree_default_limits };
+	struct cache_config config = {
+		.store = options->store,
+		.limits = tree_default_limits,
+		.space = { .max_size = options->max_size, .min_free = options->min_free },
+	};
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	int r;
 

@@ -72,6 +72,8 @@ START_TEST(without_any_there_are_defaults_for_all)
 	ck_assert_ptr_nonnull(options.store);
 	ck_assert_ptr_nonnull(options.socket);
 	ck_assert_uint_eq(options.workers, 0);
+	ck_assert_uint_eq(options.max_size, 0);
+	ck_assert_uint_eq(options.min_free, 0);
 	ck_assert_uint_eq(options.socket_mode, 0600);
 	ck_assert_ptr_null(options.socket_group);
 	ck_assert_uint_eq(options.idle_timeout, 0);
@@ -199,6 +201,21 @@ START_TEST(a_long_path_in_the_file_is_taken_whole_or_refused)
 }
 END_TEST
 
+START_TEST(sizes_take_the_units_of_people)
+{
+	setup();
+	ck_go("--max-size 10G --min-free 512m");
+	ck_assert_uint_eq(options.max_size, (uint64_t)10 << 30);
+	ck_assert_uint_eq(options.min_free, (uint64_t)512 << 20);
+	ck_go(with_config("max-size = 4096\n"));
+	ck_assert_uint_eq(options.max_size, 4096);
+	ck_bad("--max-size 10GB", "max-size: '10GB'");
+	ck_bad("--max-size -1", "max-size: '-1'");
+	ck_bad("--min-free lots", "min-free: 'lots'");
+	options_fini(&options);
+}
+END_TEST
+
 START_TEST(help_and_version_are_answered_at_once)
 {
 	setup();
@@ -214,4 +231,5 @@ UNIT_MAIN("options", without_any_there_are_defaults_for_all,
 	  the_place_of_config_on_the_command_line_does_not_matter,
 	  values_are_checked_and_the_message_names_option_and_value, what_is_no_option_is_refused_by_name,
 	  a_bad_file_is_refused_with_its_name_and_line, a_file_that_cannot_be_read_is_refused,
-	  a_long_path_in_the_file_is_taken_whole_or_refused, help_and_version_are_answered_at_once)
+	  a_long_path_in_the_file_is_taken_whole_or_refused, sizes_take_the_units_of_people,
+	  help_and_version_are_answered_at_once)
