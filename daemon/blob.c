@@ -340,18 +340,22 @@ int blob_read(struct blob_store *store, const struct digest *digest, size_t max,
 
 /* ---- private copies ---- */
 
-static int fill_copy(struct blob_store *store, int from_fd, int fd, uint64_t size, bool *reflinked)
+/* Return: 0 (shared), or a negative errno: to be copied then. */
+static int share(struct blob_store *store, int from_fd, int fd)
 {
-	int r;
+	int r = -EOPNOTSUPP;
 
-	*reflinked = false;
-	if (!atomic_load_explicit(&store->no_reflink, memory_order_relaxed)) {
+	if (!atomic_load_explicit(&store->no_reflink, memory_order_relaxed))
 		r = disk_reflink(from_fd, fd);
-		*reflinked = r == 0;
-		if (r == -EOPNOTSUPP) /* EXDEV would come first, so this is the store's own file system */
-			atomic_store_explicit(&store->no_reflink, true, memory_order_relaxed);
-	}
-	return *reflinked ? 0 : disk_send_full(from_fd, fd, size);
+	if (r == -EOPNOTSUPP) /* EXDEV would come first, so this is the store's own file system */
+		atomic_store_explicit(&store->no_reflink, true, memory_order_relaxed);
+	return r;
+}
+
+static int fill_copy(struct blob_store *store, int from_fd, int fd, uint64_t size, struct blob_copy *copy)
+{
+	copy->why_not = copy->reflink ? -share(store, from_fd, fd) : 0;
+	return copy->reflink && !copy->why_not ? 0 : disk_send_full(from_fd, fd, size);
 }
 
 static int finish_copy(struct blob_store *store, int fd, mode_t mode)
@@ -367,20 +371,20 @@ static int finish_copy(struct blob_store *store, int fd, mode_t mode)
 	return disk_futimens(fd, times);
 }
 
-int blob_copy(struct blob_store *store, const struct digest *digest, int dirfd, const char *name, mode_t mode,
-	      bool *reflinked, struct err *err)
+int blob_copy(struct blob_store *store, const struct digest *digest, int dirfd, const char *name,
+	      struct blob_copy *copy, struct err *err)
 {
 	AUTO_CLOSE int from_fd = -1, fd = -1;
 	int r = blob_open(store, digest, &from_fd, err);
 
 	if (r != 0)
 		return r;
-	fd = disk_openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+	fd = disk_openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, copy->mode);
 	if (fd < 0)
 		return err_errno(err, fd, "making '%s'", name);
-	r = fill_copy(store, from_fd, fd, digest->size, reflinked);
+	r = fill_copy(store, from_fd, fd, digest->size, copy);
 	if (r == 0)
-		r = finish_copy(store, fd, mode);
+		r = finish_copy(store, fd, copy->mode);
 	if (r == 0)
 		return 0;
 	(void)disk_unlinkat(dirfd, name, 0);

@@ -191,19 +191,22 @@ struct blob_repairs {
 int blob_read_renewed(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,
 		      struct blob_repairs *repairs, struct err *err);
 
+/* How a private file is to be made, and was. */
+struct blob_copy {
+	mode_t mode;  /* whatever the umask */
+	bool reflink; /* share the bytes on disk, if that can be */
+	int why_not;  /* out: the errno for which they are not shared, though they were to be; else 0 */
+};
+
 /**
- * Make a private file with a blob's bytes in a folder: by reflink if it can be, else by copying. It has
- * blob_mtime(). Its name is there before its bytes are, so the folder should be one that nobody looks into
- * yet.
- *
- * @mode       of the new file, whatever the umask
- * @reflinked  out: no bytes were copied
+ * Make a private file with a blob's bytes in a folder: by reflink, or by copying them. It has blob_mtime().
+ * Its name is there before its bytes are, so the folder should be one that nobody looks into yet.
  *
  * Return: 0, BLOB_MISSING, BLOB_CHANGED, or a negative errno (-EEXIST: the name is taken). Nothing is left
  * behind on failure.
  */
-int blob_copy(struct blob_store *store, const struct digest *digest, int dirfd, const char *name, mode_t mode,
-	      bool *reflinked, struct err *err);
+int blob_copy(struct blob_store *store, const struct digest *digest, int dirfd, const char *name,
+	      struct blob_copy *copy, struct err *err);
 
 /* Take a kind out of the store. Links elsewhere stay. Return: 0, BLOB_MISSING, or a negative errno. */
 int blob_discard(struct blob_store *store, const struct digest *digest, enum blob_kind kind, struct err *err);

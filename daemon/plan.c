@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/plan.h"
+#include "daemon/plan_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,13 +16,10 @@ struct folder {
 	int fd; /* O_PATH */
 };
 
-/* What a stalled item waits for. */
-struct need {
+/* A stalled item's wait for what it needs. */
+struct wait {
 	struct flight_waiter waiter;
 	struct plan *plan;
-	struct digest digest;
-	enum blob_kind kind;
-	bool links_used_up;
 };
 
 /* One directory to be made, or the rest of one; with node NULL the single file of the plan. */
@@ -33,20 +30,15 @@ struct item {
 	const char *name;      /* in the parent; the node above, or the target, keeps it */
 	struct folder *self;   /* once it is made */
 	size_t next_file;
-	unsigned tries;
-	struct need need;
+	unsigned tries;    /* flights for that file */
+	bool out_of_links; /* no flight brought an inode of it that takes a link here */
+	struct plan_need need;
+	struct wait wait;
 };
-
-/* What a worker made of one item, added to the plan's counts at the end of it. */
-struct tally {
-	uint64_t linked, copied, reflinked, created, fallback, bytes;
-};
-
-enum { PLACED = 0, STALLED = 1 };
 
 /* ---- failing ---- */
 
-static int fail(struct plan *plan, int r, const struct err *err)
+int plan_fail(struct plan *plan, int r, const struct err *err)
 {
 	if (!atomic_flag_test_and_set(&plan->failing)) {
 		plan->r = r;
@@ -56,12 +48,12 @@ static int fail(struct plan *plan, int r, const struct err *err)
 	return r;
 }
 
-static int fail_errno(struct plan *plan, int r, const char *doing, const char *name)
+int plan_fail_errno(struct plan *plan, int r, const char *doing, const char *name)
 {
 	struct err err = { 0 };
 
 	err_errno(&err, r, "%s '%s' at the target '%s'", doing, name, plan->target.name);
-	return fail(plan, r, &err);
+	return plan_fail(plan, r, &err);
 }
 
 /* ---- folders and items ---- */
@@ -110,130 +102,21 @@ static void item_free(struct item *item)
 
 /* ---- files ---- */
 
-static struct need need(const struct file_node *file, enum blob_kind kind, bool links_used_up)
+/* Return: as plan_place(). */
+static int place(struct plan *plan, struct item *item, const struct plan_spot *spot, struct plan_tally *tally)
 {
-	return (struct need){ .digest = file->digest, .kind = kind, .links_used_up = links_used_up };
-}
+	int r = item->out_of_links ? plan_fall_back(plan, spot, EMLINK, &item->need, tally)
+				   : plan_place(plan, spot, &item->need, tally);
 
-static mode_t mode_of(const struct file_node *file)
-{
-	if (file->properties && file->properties->has_unix_mode)
-		return file->properties->unix_mode & 0777;
-	return file->executable ? 0555 : 0444;
-}
-
-static int set_times(struct plan *plan, int dirfd, const char *name, const struct file_node *file)
-{
-	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, blob_mtime(plan->store) };
-	int r;
-
-	if (file->properties && file->properties->has_mtime)
-		times[1] = (struct timespec){ file->properties->mtime_sec, file->properties->mtime_nsec };
-	r = disk_utimensat(dirfd, name, times);
-	return r < 0 ? fail_errno(plan, r, "setting the times of", name) : 0;
-}
-
-/* A fresh inode for each empty file: a shared one, once written through, would make all others wrong. */
-static int create_empty(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
-			struct tally *tally)
-{
-	AUTO_CLOSE int fd = disk_openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode_of(file));
-	bool is_usual = plan->root && !plan->set_modes && !file->properties; /* no ACL masks its mode */
-	int r = fd < 0 || is_usual ? fd : disk_fchmod(fd, mode_of(file));
-
-	if (r < 0)
-		return fail_errno(plan, r, "creating", name);
-	tally->created++;
-	return set_times(plan, dirfd, name, file);
-}
-
-/* A private inode. Return: PLACED, STALLED, or a negative errno. */
-static int copy(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
-		struct item *item, struct tally *tally)
-{
-	enum blob_kind kind = file->executable ? BLOB_EXEC : BLOB_PLAIN;
-	struct err err = { 0 };
-	bool reflinked = false;
-	int r = blob_copy(plan->store, &file->digest, dirfd, name, mode_of(file), &reflinked, &err);
-
-	if (r > 0) {
-		item->need = need(file, kind, false);
-		return STALLED;
-	}
-	if (r < 0)
-		return fail(plan, r, &err);
-	tally->copied += !reflinked;
-	tally->reflinked += reflinked;
-	return file->properties && file->properties->has_mtime ? set_times(plan, dirfd, name, file) : 0;
-}
-
-/* Linking cannot work between these two places. */
-static int fall_back(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
-		     struct item *item, struct tally *tally)
-{
-	int why = atomic_load_explicit(&plan->unlinkable, memory_order_relaxed);
-	struct err err = { 0 };
-	int r;
-
-	if (plan->require_link) {
-		err_set(&err, ERR_FAILED_PRECONDITION,
-			"the target '%s' cannot share inodes with the store, and copies were not wanted: "
-			"link: %s",
-			plan->target.name, strerrordesc_np(why));
-		return fail(plan, -why, &err);
-	}
-	r = copy(plan, dirfd, name, file, item, tally);
-	tally->fallback += r == PLACED;
-	return r;
-}
-
-static int link_file(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
-		     struct item *item, struct tally *tally)
-{
-	enum blob_kind kind = file->executable ? BLOB_EXEC : BLOB_PLAIN;
-	struct err err = { 0 };
-	int why = 0;
-	int r = blob_link(plan->store, &file->digest, kind, dirfd, name, &why, &err);
-
-	switch (r) {
-	case 0:
-		tally->linked++;
-		return PLACED;
-	case BLOB_UNLINKABLE:
-		atomic_store_explicit(&plan->unlinkable, why, memory_order_relaxed);
-		return fall_back(plan, dirfd, name, file, item, tally);
-	case BLOB_MISSING:
-	case BLOB_CHANGED:
-	case BLOB_LINKS_USED_UP:
-		item->need = need(file, kind, r == BLOB_LINKS_USED_UP);
-		return STALLED;
-	default:
-		return fail(plan, r, &err);
-	}
-}
-
-/* Return: PLACED, STALLED with item->need, or a negative errno that the plan has failed with. */
-static int place(struct plan *plan, int dirfd, const char *name, const struct file_node *file,
-		 struct item *item, struct tally *tally)
-{
-	int r;
-
-	if (digest_is_empty(&file->digest))
-		r = create_empty(plan, dirfd, name, file, tally);
-	else if (file->properties)
-		r = copy(plan, dirfd, name, file, item, tally);
-	else if (atomic_load_explicit(&plan->unlinkable, memory_order_relaxed))
-		r = fall_back(plan, dirfd, name, file, item, tally);
-	else
-		r = link_file(plan, dirfd, name, file, item, tally);
-	if (r == PLACED) {
-		tally->bytes += file->digest.size;
+	if (r == PLAN_PLACED) {
+		tally->bytes += spot->file->digest.size;
 		item->tries = 0;
+		item->out_of_links = false;
 	}
 	return r;
 }
 
-static void count(struct plan *plan, const struct tally *tally)
+static void count(struct plan *plan, const struct plan_tally *tally)
 {
 	struct plan_counts *c = &plan->counts;
 
@@ -263,10 +146,10 @@ static int make_folder(struct plan *plan, struct item *item)
 	if (r == 0 && plan->set_modes)
 		r = set_mode(parent, item->name);
 	if (r < 0)
-		return fail_errno(plan, r, "making the directory", item->name);
+		return plan_fail_errno(plan, r, "making the directory", item->name);
 	fd = disk_openat(parent, item->name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
 	if (fd < 0)
-		return fail_errno(plan, fd, "opening the directory", item->name);
+		return plan_fail_errno(plan, fd, "opening the directory", item->name);
 	item->self = folder_new(fd);
 	folder_put(TAKE(item->parent));
 	atomic_fetch_add_explicit(&plan->counts.directories, 1, memory_order_relaxed);
@@ -276,15 +159,16 @@ static int make_folder(struct plan *plan, struct item *item)
 static int place_files(struct plan *plan, struct item *item)
 {
 	const struct directory *d = item->node->directory;
-	struct tally tally = { 0 };
-	int r = PLACED;
+	struct plan_tally tally = { 0 };
+	int r = PLAN_PLACED;
 
-	while (item->next_file < d->n_files && r == PLACED &&
+	while (item->next_file < d->n_files && r == PLAN_PLACED &&
 	       !atomic_load_explicit(&plan->stop, memory_order_relaxed)) {
 		const struct file_node *file = &d->files[item->next_file];
+		const struct plan_spot spot = { item->self->fd, file->name, file };
 
-		r = place(plan, item->self->fd, file->name, file, item, &tally);
-		item->next_file += r == PLACED;
+		r = place(plan, item, &spot, &tally);
+		item->next_file += r == PLAN_PLACED;
 	}
 	count(plan, &tally);
 	return r;
@@ -298,7 +182,7 @@ static int make_symlinks(struct plan *plan, const struct item *item)
 		int r = disk_symlinkat(d->symlinks[i].target, item->self->fd, d->symlinks[i].name);
 
 		if (r < 0)
-			return fail_errno(plan, r, "making the symlink", d->symlinks[i].name);
+			return plan_fail_errno(plan, r, "making the symlink", d->symlinks[i].name);
 	}
 	atomic_fetch_add_explicit(&plan->counts.symlinks, d->n_symlinks, memory_order_relaxed);
 	return 0;
@@ -338,53 +222,59 @@ static int begin_tree(struct plan *plan, struct item *root)
 	int r;
 
 	if ((r = target_check(&plan->target, &err)) < 0 || (r = target_begin(&plan->target, &err)) < 0)
-		return fail(plan, r, &err);
+		return plan_fail(plan, r, &err);
 	root->name = plan->target.hidden;
 	if ((r = make_folder(plan, root)) < 0)
 		return r;
 	if ((r = disk_fstat(root->self->fd, &st)) < 0)
-		return fail_errno(plan, r, "looking at", root->name);
+		return plan_fail_errno(plan, r, "looking at", root->name);
 	plan->set_modes = (st.st_mode & 07777) != 0755;
 	if (plan->set_modes && (r = set_mode(plan->target.folder, root->name)) < 0)
-		return fail_errno(plan, r, "setting the mode of", root->name);
+		return plan_fail_errno(plan, r, "setting the mode of", root->name);
 	return 0;
 }
 
-/* A single file is linked straight to its name; a copy is made under the hidden one and renamed. */
-static int make_file(struct plan *plan, struct item *item)
+/* Return: as plan_link(). */
+static int link_single(struct plan *plan, struct item *item)
 {
-	struct target *target = &plan->target;
-	bool is_link = !atomic_load(&plan->unlinkable) && !plan->file->properties && !target->begun &&
-		       !digest_is_empty(&plan->file->digest);
-	struct tally tally = { 0 };
-	struct err err = { 0 };
-	int r;
+	const struct plan_spot spot = { plan->target.folder, plan->target.name, plan->file };
+	struct plan_tally tally = { 0 };
+	int r = plan_link(plan, &spot, &item->need, &tally);
 
-	if ((r = target_check(target, &err)) < 0)
-		return fail(plan, r, &err);
-	if (is_link) {
-		enum blob_kind kind = plan->file->executable ? BLOB_EXEC : BLOB_PLAIN;
-		int why = 0;
-
-		r = blob_link(plan->store, &plan->file->digest, kind, target->folder, target->name, &why,
-			      &err);
-		if (r < 0)
-			return fail(plan, r, &err);
-		if (r != BLOB_UNLINKABLE) {
-			item->need = need(plan->file, kind, r == BLOB_LINKS_USED_UP);
-			tally.linked = r == 0;
-			tally.bytes = r == 0 ? plan->file->digest.size : 0;
-			count(plan, &tally);
-			plan->placed = r == 0;
-			return r == 0 ? PLACED : STALLED;
-		}
-		atomic_store(&plan->unlinkable, why);
-	}
-	if (!target->begun && (r = target_begin(target, &err)) < 0)
-		return fail(plan, r, &err);
-	r = place(plan, target->folder, target->hidden, plan->file, item, &tally);
+	plan->placed = r == PLAN_PLACED;
+	if (plan->placed)
+		tally.bytes = plan->file->digest.size;
 	count(plan, &tally);
 	return r;
+}
+
+/* Made under the hidden name, to be renamed. */
+static int copy_single(struct plan *plan, struct item *item)
+{
+	const struct plan_spot spot = { plan->target.folder, plan->target.hidden, plan->file };
+	struct plan_tally tally = { 0 };
+	struct err err = { 0 };
+	int r = plan->target.begun ? 0 : target_begin(&plan->target, &err);
+
+	if (r < 0)
+		return plan_fail(plan, r, &err);
+	r = place(plan, item, &spot, &tally);
+	count(plan, &tally);
+	return r;
+}
+
+/* A single file is linked straight to its name; a private one is made under the hidden name and renamed. */
+static int make_file(struct plan *plan, struct item *item)
+{
+	struct err err = { 0 };
+	int r = target_check(&plan->target, &err);
+
+	if (r < 0)
+		return plan_fail(plan, r, &err);
+	r = PLAN_UNLINKABLE;
+	if (plan_links(plan, plan->file) && !item->out_of_links)
+		r = link_single(plan, item);
+	return r == PLAN_UNLINKABLE ? copy_single(plan, item) : r;
 }
 
 /* ---- the crew ---- */
@@ -402,7 +292,7 @@ static void plan_work(struct crew *crew, struct crew_item *crew_item)
 		else if (!is_root || (r = begin_tree(plan, item)) == 0)
 			r = make_directory(plan, item);
 	}
-	if (r == STALLED)
+	if (r == PLAN_STALLED)
 		crew_stall(crew, crew_item);
 	else
 		item_free(item);
@@ -418,7 +308,7 @@ static void plan_finish(struct crew *crew)
 		r = target_commit(&plan->target, &err);
 		plan->placed = r == 0;
 		if (r < 0)
-			fail(plan, r, &err);
+			plan_fail(plan, r, &err);
 	}
 	target_abort(&plan->target);
 	disk_close(plan->target.folder);
@@ -428,7 +318,7 @@ static void plan_done(struct crew *crew)
 {
 	struct plan *plan = CONTAINER_OF(crew, struct plan, crew);
 
-	plan->fallback_errno = atomic_load(&plan->unlinkable);
+	plan->fallback_errno = atomic_load(&plan->fallback_why);
 	if (plan->placed) { /* a cancel that came meanwhile changes nothing */
 		plan->r = 0;
 		err_clear(&plan->err);
@@ -449,43 +339,54 @@ static void add_missing(struct plan *plan, const struct digest *digest)
 
 static void on_landed(struct flight_waiter *waiter, int r, const struct err *err)
 {
-	struct need *met = CONTAINER_OF(waiter, struct need, waiter);
-	struct item *item = CONTAINER_OF(met, struct item, need);
-	struct plan *plan = met->plan;
+	struct wait *wait = CONTAINER_OF(waiter, struct wait, waiter);
+	struct item *item = CONTAINER_OF(wait, struct item, wait);
+	struct plan *plan = wait->plan;
 	struct err missing = { 0 };
 
 	if (r == BLOB_MISSING) {
-		add_missing(plan, &met->digest);
+		add_missing(plan, &item->need.digest);
 		err_set(&missing, ERR_NOT_FOUND, "blob %s is no longer in the store",
-			DIGEST_TEXT(&met->digest));
-		fail(plan, -ENOENT, &missing);
+			DIGEST_TEXT(&item->need.digest));
+		plan_fail(plan, -ENOENT, &missing);
 	} else if (r < 0) {
-		fail(plan, r, err);
+		plan_fail(plan, r, err);
 	}
 	crew_resume(&plan->crew, &item->crew_item); /* a plan that failed drops it */
+}
+
+/* A file for which flight after flight was in vain. */
+static void give_up(struct plan *plan, struct item *item)
+{
+	struct err err = { 0 };
+
+	if (item->need.links_used_up) { /* btrfs can be out of links in one folder, for any inode */
+		item->out_of_links = true;
+		return;
+	}
+	err_set(&err, ERR_INTERNAL, "blob %s cannot be linked: its inode changes again and again",
+		DIGEST_TEXT(&item->need.digest));
+	plan_fail(plan, -EIO, &err);
 }
 
 static void plan_stalled(struct crew *crew, struct crew_item *crew_item)
 {
 	struct plan *plan = CONTAINER_OF(crew, struct plan, crew);
 	struct item *item = CONTAINER_OF(crew_item, struct item, crew_item);
-	struct err err = { 0 };
+	struct plan_need *need = &item->need;
 
 	if (atomic_load(&plan->stop)) {
 		crew_resume(crew, crew_item);
 		return;
 	}
 	if (++item->tries > TRIES_MAX) {
-		err_set(&err, ERR_INTERNAL, "blob %s cannot be linked: its inode changes again and again",
-			DIGEST_TEXT(&item->need.digest));
-		fail(plan, -EIO, &err);
+		give_up(plan, item);
 		crew_resume(crew, crew_item);
 		return;
 	}
-	item->need.plan = plan;
-	item->need.waiter.landed = on_landed;
-	flight_join(plan->flights, &item->need.digest, item->need.kind, item->need.links_used_up,
-		    &item->need.waiter);
+	item->wait.plan = plan;
+	item->wait.waiter.landed = on_landed;
+	flight_join(plan->flights, &need->digest, need->kind, need->links_used_up, &item->wait.waiter);
 }
 
 void plan_start(struct plan *plan)
@@ -507,5 +408,5 @@ void plan_cancel(struct plan *plan)
 	struct err err = { 0 };
 
 	err_set(&err, ERR_CANCELLED, "materializing '%s' was cancelled", plan->target.name);
-	fail(plan, -ECANCELED, &err);
+	plan_fail(plan, -ECANCELED, &err);
 }

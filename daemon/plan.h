@@ -9,7 +9,7 @@
  *
  * A file whose inode is missing, changed or used up stalls its directory there: the loop has it obtained by a
  * flight, and the directory goes on where it was. Where the two places cannot share inodes at all (another
- * file system, another mount of it), files are reflinked or copied instead, and the result says why.
+ * file system), files are reflinked instead, or else copied, and the result says why.
  *
  * Made by the loop, which owns it before plan_start() and after done().
  */
@@ -36,16 +36,25 @@ struct plan_counts {
 
 enum { PLAN_MISSING_MAX = 100 };
 
+/* How files come to be. Where it cannot be so, they come to be in the next way, and count as fallbacks. */
+enum plan_mode {
+	PLAN_LINK,    /* names of the store's inodes */
+	PLAN_REFLINK, /* inodes of their own that share the bytes on disk */
+	PLAN_COPY,    /* with bytes of their own */
+};
+
 struct plan {
 	/* In. Borrowed, and the same until done(). */
 	struct blob_store *store;
 	struct flights *flights;
 	struct pool_queue *queue;
 	size_t max_workers;
-	struct target target;            /* its folder is taken over: the last worker closes it */
-	const struct node *root;         /* a resolved tree, */
-	const struct file_node *file;    /* or a single file, when root is NULL */
-	bool require_link;               /* fail rather than copy */
+	struct target target;         /* its folder is taken over: the last worker closes it */
+	const struct node *root;      /* a resolved tree, */
+	const struct file_node *file; /* or a single file, when root is NULL */
+	enum plan_mode mode;
+	bool writable;                   /* no links: each file is private, and its owner may write it */
+	bool require_link;               /* fail rather than fall back */
 	void (*done)(struct plan *plan); /* on the loop */
 	void *ctx;                       /* the owner's */
 
@@ -54,15 +63,17 @@ struct plan {
 	struct err err;
 	size_t n_missing;
 	struct digest missing[PLAN_MISSING_MAX];
-	int fallback_errno; /* why files were copied; 0 when none were */
+	int fallback_errno; /* why files came to be in another way than asked; 0 when none did */
 	struct plan_counts counts;
 
 	/* Private. */
-	atomic_bool stop;      /* failed or cancelled: make nothing more */
-	atomic_int unlinkable; /* errno: no file of this plan can be linked */
-	atomic_flag failing;   /* the first to set it writes r and err */
-	bool placed;           /* it is at its target: too late to fail */
-	bool set_modes;        /* the folder has a default ACL or a setgid bit: mkdir(2) is not enough */
+	atomic_bool stop;         /* failed or cancelled: make nothing more */
+	atomic_int unlinkable;    /* errno: no file of this plan can be linked */
+	atomic_int unreflinkable; /* errno: ... nor share its bytes */
+	atomic_int fallback_why;  /* errno: of the first fallback */
+	atomic_flag failing;      /* the first to set it writes r and err */
+	bool placed;              /* it is at its target: too late to fail */
+	bool set_modes;           /* the folder has a default ACL or a setgid bit: mkdir(2) is not enough */
 	struct crew crew;
 };
 

@@ -164,7 +164,7 @@ START_TEST(a_failed_write_leaves_nothing_behind)
 	struct digest digest;
 	struct blob_info info;
 	static char text[3 << 20];
-	bool reflinked;
+	struct blob_copy how = { .mode = 0644, .reflink = true };
 	int fd;
 
 	open_store();
@@ -185,7 +185,7 @@ START_TEST(a_failed_write_leaves_nothing_behind)
 		ck_assert_uint_eq(count_entries(folder, "tmp"), 0);
 	}
 	atomic_store(&store->no_reflink, true);
-	ck_assert_int_eq(blob_copy(store, &digest, out, "copy", 0644, &reflinked, &err), -EFBIG);
+	ck_assert_int_eq(blob_copy(store, &digest, out, "copy", &how, &err), -EFBIG);
 	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &before), 0);
 	ck_assert_uint_eq(count_entries(folder, "out"), 1);
 	(void)close(fd);

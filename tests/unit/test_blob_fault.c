@@ -238,8 +238,8 @@ static int renew_exec(void)
 
 static int copy(void)
 {
-	bool reflinked;
-	int r = blob_copy(store, &digest, out, "copy", 0644, &reflinked, &err);
+	struct blob_copy how = { .mode = 0644, .reflink = true };
+	int r = blob_copy(store, &digest, out, "copy", &how, &err);
 
 	ck_assert_uint_eq(count_entries(folder, "out"), r == 0);
 	(void)unlinkat(out, "copy", 0);

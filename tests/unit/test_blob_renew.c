@@ -170,13 +170,13 @@ START_TEST(a_copy_is_private)
 	char text[6] = { 0 };
 	struct digest digest;
 	struct stat st;
-	bool reflinked;
+	struct blob_copy how = { .mode = 0755, .reflink = true };
 	int fd;
 
 	(void)umask(077);
 	open_store();
 	digest = put("hello", BLOB_EXEC);
-	ck_assert_int_eq(blob_copy(store, &digest, out, "copy", 0755, &reflinked, &err), 0);
+	ck_assert_int_eq(blob_copy(store, &digest, out, "copy", &how, &err), 0);
 	ck_assert_int_eq(fstatat(out, "copy", &st, 0), 0);
 	ck_assert_uint_eq(st.st_mode, S_IFREG | 0755);
 	ck_assert_uint_ne(st.st_ino, stat_of(&digest, BLOB_EXEC).st_ino);
@@ -187,10 +187,10 @@ START_TEST(a_copy_is_private)
 	ck_assert_int_eq(pwrite(fd, "j", 1, 0), 1);
 	(void)close(fd);
 	ck_holds(&digest, "hello");
-	ck_assert_int_eq(blob_copy(store, &digest, out, "copy", 0755, &reflinked, &err), -EEXIST);
+	ck_assert_int_eq(blob_copy(store, &digest, out, "copy", &how, &err), -EEXIST);
 	ck_assert_int_eq(fstatat(out, "copy", &st, 0), 0);
 	digest.hash[0] ^= 1;
-	ck_assert_int_eq(blob_copy(store, &digest, out, "none", 0755, &reflinked, &err), BLOB_MISSING);
+	ck_assert_int_eq(blob_copy(store, &digest, out, "none", &how, &err), BLOB_MISSING);
 	ck_assert_uint_eq(count_entries(folder, "out"), 1);
 	close_store();
 }
