@@ -20,19 +20,11 @@ try:
 except ImportError:
     skip_story("no msgpack for Python (Debian: python3-msgpack)")
 import reapi  # noqa: E402
-from rpc import Client, RpcError  # noqa: E402
+from image import own_mounts  # noqa: E402
+from rpc import Client, RpcError, outcome, ready_client  # noqa: E402
 
 N_ROWS = 200000
 N_MISSING = 100000
-
-
-def own_mounts():
-    """As root the story runs in a mount namespace of its own, so that no mount can stay behind."""
-    if os.getuid() == 0 and "DIRCACHE_OWN_MOUNTS" not in os.environ:
-        os.environ["DIRCACHE_OWN_MOUNTS"] = "1"
-        if subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode == 0:
-            os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv])
-        os.environ["DIRCACHE_OWN_MOUNTS"] = ""
 
 
 def digest_of(data):
@@ -78,23 +70,8 @@ def put_tree(client, contents):
     return client.call("put", {"step": "commit", "put": put_entries(client, contents, names=True)})["digest"]
 
 
-def outcome(function, *args):
-    """A result, or the code of an error."""
-    try:
-        return function(*args)
-    except RpcError as error:
-        return error.code
-
-
 def materialize(story, client, tree, name):
     return outcome(client.call, "materialize", {"digest": tree, "path": os.fsencode(story.dir + "/" + name)})
-
-
-def ready_client(story):
-    client = Client(story.socket)
-    while not client.call("ping")["ready"]:
-        time.sleep(0.01)
-    return client
 
 
 def file_of(story, digest, kind="blobs"):
@@ -129,7 +106,7 @@ def is_marked_clean(story):
 
 def stopped_while_starting(story):
     story.start_daemon()
-    ready_client(story).close()
+    ready_client(story.socket).close()
     story.stop_daemon()
     fill_index(story)
     story.start_daemon()
@@ -208,14 +185,14 @@ def put_while_others_ask(story, client):
 
 
 def files_changed(story):
-    client = ready_client(story)
+    client = ready_client(story.socket)
     tree = put_tree(client, [b"hello", b"world"])
     hello = file_of(story, digest_of(b"hello"))
     client.close()
     os.utime(file_of(story, tree))
     story.stop_daemon()
     story.start_daemon()
-    client = ready_client(story)
+    client = ready_client(story.socket)
     story.check("a Directory whose file was touched is read all the same",
                 isinstance(materialize(story, client, tree, "touched"), dict))
     counters = client.call("stats")
@@ -273,7 +250,7 @@ def full_disk(story):
         return
     story.store = room + "/store"
     story.start_daemon()
-    client = ready_client(story)
+    client = ready_client(story.socket)
     known = put_blob(client, b"known")
     put = put_entries(client, [b"the last that fits"])
     fill_up(room + "/filler")
@@ -342,7 +319,7 @@ def without_descriptors(story):
     command = 'exec dircached --store "$0" --socket "$1" <&- >&- 2>&-'
     story.daemon = subprocess.Popen(["sh", "-c", command, story.dir + "/store2", story.socket])
     story.eventually(20, lambda: os.path.exists(story.socket))
-    ready_client(story).close()
+    ready_client(story.socket).close()
     names = {os.readlink("/proc/%d/fd/%d" % (story.daemon.pid, fd)) for fd in range(3)}
     story.check_is("a daemon started without 0, 1 and 2 writes its log nowhere", names, {"/dev/null"})
 
@@ -352,7 +329,7 @@ def main():
     with Story() as story:
         stopped_while_starting(story)
         story.start_daemon()
-        with ready_client(story) as client:
+        with ready_client(story.socket) as client:
             much_is_missing(story, client)
             put_while_others_ask(story, client)
             masked_modes(story, client)

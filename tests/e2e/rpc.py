@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 import msgpack
 
@@ -115,6 +116,22 @@ class Client:
                 self.receive()
         except (Closed, ConnectionResetError):
             return self.notifications
+
+
+def ready_client(path):
+    """A client of a daemon that has read its index."""
+    client = Client(path)
+    while not client.call("ping")["ready"]:
+        time.sleep(0.01)
+    return client
+
+
+def outcome(function, *args):
+    """A result, or the code of an error."""
+    try:
+        return function(*args)
+    except RpcError as error:
+        return error.code
 
 
 def burst(path, pid, n, digest, folder):

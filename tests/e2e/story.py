@@ -5,6 +5,8 @@ import faulthandler
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ class Story:
         self.n_checks = self.n_failed = 0
         self.daemon = None
         self.seconds = seconds
+        self.at_end = []  # called when the daemon is gone, the last first
 
     def __enter__(self):
         builddir = os.environ.get("builddir")
@@ -50,6 +53,8 @@ class Story:
                 self.show_log()
         finally:
             self.kill_daemon()
+            while self.at_end:
+                self.at_end.pop()()
             shutil.rmtree(self.dir, ignore_errors=True)
         if type_ is None:
             print("1..%d" % self.n_checks)
@@ -91,15 +96,25 @@ class Story:
         command = ["dircached", "--store", self.store, "--socket", self.socket, *options]
         with open(self.log, "a") as log:
             self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        if not self.eventually(20, lambda: os.path.exists(self.socket) or self.daemon.poll() is not None):
-            raise RuntimeError("the daemon makes no socket")
+        if not self.eventually(60, lambda: self.is_listening() or self.daemon.poll() is not None):
+            raise RuntimeError("the daemon does not listen")
         if self.daemon.poll() is not None:
             raise RuntimeError("the daemon ended with status %d" % self.daemon.returncode)
+
+    def is_listening(self):
+        """Does the daemon listen? A socket that one before it left behind does not count."""
+        with socket.socket(socket.AF_UNIX) as peer:
+            try:
+                peer.connect(self.socket)
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return struct.unpack("3i", credentials)[0] == self.daemon.pid
 
     def stop_daemon(self):
         daemon, self.daemon = self.daemon, None
         daemon.terminate()
-        return daemon.wait(20)
+        return daemon.wait(60)
 
     def kill_daemon(self):
         if self.daemon:
