@@ -92,8 +92,9 @@ class Story:
 
     # ---- the daemon ----
 
-    def start_daemon(self, *options):
-        command = ["dircached", "--store", self.store, "--socket", self.socket, *options]
+    def start_daemon(self, *options, under=()):
+        """Start it; under: words in front of the command, of a program that becomes it."""
+        command = [*under, "dircached", "--store", self.store, "--socket", self.socket, *options]
         with open(self.log, "a") as log:
             self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if not self.eventually(60, lambda: self.is_listening() or self.daemon.poll() is not None):
