@@ -138,21 +138,24 @@ static int set_mode(int parent, const char *name)
 	return fd < 0 ? fd : disk_fchmod(fd, 0755);
 }
 
-static int make_folder(struct plan *plan, struct item *item)
+static int make_folder(struct plan *plan, int parent, const char *name)
 {
-	int parent = item->parent ? item->parent->fd : plan->target.folder;
-	int r = disk_mkdirat(parent, item->name, 0755), fd;
+	int r = disk_mkdirat(parent, name, 0755);
 
 	if (r == 0 && plan->set_modes)
-		r = set_mode(parent, item->name);
-	if (r < 0)
-		return plan_fail_errno(plan, r, "making the directory", item->name);
-	fd = disk_openat(parent, item->name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+		r = set_mode(parent, name);
+	return r < 0 ? plan_fail_errno(plan, r, "making the directory", name) : 0;
+}
+
+static int open_folder(struct plan *plan, struct item *item)
+{
+	int parent = item->parent ? item->parent->fd : plan->target.folder;
+	int fd = disk_openat(parent, item->name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+
 	if (fd < 0)
 		return plan_fail_errno(plan, fd, "opening the directory", item->name);
 	item->self = folder_new(fd);
 	folder_put(TAKE(item->parent));
-	atomic_fetch_add_explicit(&plan->counts.directories, 1, memory_order_relaxed);
 	return 0;
 }
 
@@ -188,28 +191,43 @@ static int make_symlinks(struct plan *plan, const struct item *item)
 	return 0;
 }
 
-static void add_children(struct plan *plan, const struct item *item)
+/* All names in a directory are made by one worker: two in the same one wait for its lock more than they work.
+ */
+static int make_folders(struct plan *plan, const struct item *item)
 {
 	const struct node *node = item->node;
 
 	for (size_t i = 0; i < node->directory->n_directories; i++) {
-		struct item *child = item_new(node->children[i], folder_get(item->self),
-					      node->directory->directories[i].name);
+		const char *name = node->directory->directories[i].name;
+		struct item *child;
+		int r = make_folder(plan, item->self->fd, name);
 
+		if (r < 0)
+			return r;
+		child = item_new(node->children[i], folder_get(item->self), name);
 		crew_add(&plan->crew, &child->crew_item);
 	}
+	atomic_fetch_add_explicit(&plan->counts.directories, node->directory->n_directories,
+				  memory_order_relaxed);
+	return 0;
+}
+
+/* Its directories first, so that other workers have something to do. */
+static int begin_directory(struct plan *plan, struct item *item)
+{
+	int r = open_folder(plan, item);
+
+	return r < 0 ? r : make_folders(plan, item);
 }
 
 static int make_directory(struct plan *plan, struct item *item)
 {
-	int r = item->self ? 0 : make_folder(plan, item);
+	int r = item->self ? 0 : begin_directory(plan, item);
 
 	if (r == 0)
 		r = place_files(plan, item);
 	if (r == 0)
 		r = make_symlinks(plan, item);
-	if (r == 0)
-		add_children(plan, item);
 	return r;
 }
 
@@ -224,9 +242,10 @@ static int begin_tree(struct plan *plan, struct item *root)
 	if ((r = target_check(&plan->target, &err)) < 0 || (r = target_begin(&plan->target, &err)) < 0)
 		return plan_fail(plan, r, &err);
 	root->name = plan->target.hidden;
-	if ((r = make_folder(plan, root)) < 0)
+	if ((r = make_folder(plan, plan->target.folder, root->name)) < 0)
 		return r;
-	if ((r = disk_fstat(root->self->fd, &st)) < 0)
+	atomic_fetch_add_explicit(&plan->counts.directories, 1, memory_order_relaxed);
+	if ((r = disk_fstatat(plan->target.folder, root->name, &st, AT_SYMLINK_NOFOLLOW)) < 0)
 		return plan_fail_errno(plan, r, "looking at", root->name);
 	plan->set_modes = (st.st_mode & 07777) != 0755;
 	if (plan->set_modes && (r = set_mode(plan->target.folder, root->name)) < 0)

@@ -2,10 +2,10 @@
 /*
  * Plan: making a tree at a target: the hot path.
  *
- * Workers walk the nodes, a directory each: mkdirat and openat for the directory, then one fstatat and one
- * linkat for a file, directory-relative, symlinks verbatim, and its directories as further items of the crew.
- * Nothing is allocated for a file. All of it lies under a hidden name, which the last worker renames to the
- * target's, or deletes again after a failure.
+ * Workers walk the nodes, a directory each: openat of it, mkdirat for the directories in it, which become
+ * further items of the crew; then one fstatat and one linkat for a file, directory-relative, and symlinks
+ * verbatim. So all names in a directory are made by one worker. Nothing is allocated for a file. All of it
+ * lies under a hidden name, which the last worker renames to the target's, or deletes again after a failure.
  *
  * A file whose inode is missing, changed or used up stalls its directory there: the loop has it obtained by a
  * flight, and the directory goes on where it was. Where the two places cannot share inodes at all (another
