@@ -1,26 +1,51 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "client/cli.h"
 #include "client/progress.h"
 
 /* Copies where links were expected fill disks: nobody shall wonder why. */
-static void report(const struct cli *cli, const struct dircache_materialized *done)
+static void report(const struct cli *cli, enum dircache_mode mode, const struct dircache_materialized *done)
 {
 	if (cli->json)
 		cli_print_answer(cli);
-	if (done->fallback && done->files_copied + done->files_reflinked > 0)
-		cli_warn(cli, "warning: %" PRIu64 " files were copied rather than linked: %s",
-			 done->files_copied + done->files_reflinked, done->fallback);
+	if (done->fallback)
+		cli_warn(cli, "warning: %" PRIu64 " files were %s rather than %s: %s", done->fallback_copies,
+			 done->files_copied ? "copied" : "reflinked",
+			 mode == DIRCACHE_LINK ? "linked" : "reflinked", done->fallback);
+}
+
+static bool parse_mode(const char *text, enum dircache_mode *mode)
+{
+	const char *word;
+
+	for (*mode = DIRCACHE_LINK; (word = dircache_mode_text(*mode)); ++*mode)
+		if (strcmp(text, word) == 0)
+			return true;
+	return false;
+}
+
+/* What is wrong with the options together, or NULL. */
+static const char *find_conflict(const struct dircache_materialize_options *how)
+{
+	if (how->executable && !how->file)
+		return "--executable goes with --file";
+	if (how->require_link && (how->mode != DIRCACHE_LINK || how->writable))
+		return "--require-link goes with --mode link, and not with --writable";
+	return NULL;
 }
 
 int cmd_materialize(struct cli *cli)
 {
 	struct dircache_materialize_options how = { 0 };
+	const char *mode = "link", *conflict;
 	const struct arg_option options[] = {
 		{ 0, "file", NULL, "DIGEST is a blob, TARGET a file", &how.file, NULL },
 		{ 0, "executable", NULL, "with --file: make it executable", &how.executable, NULL },
+		{ 0, "mode", "MODE", "link (default), reflink or copy", NULL, &mode },
+		{ 0, "writable", NULL, "private files that their owner may write", &how.writable, NULL },
 		{ 0, "require-link", NULL, "fail rather than copy", &how.require_link, NULL },
 	};
 	struct dircache_materialized done;
@@ -30,8 +55,10 @@ int cmd_materialize(struct cli *cli)
 
 	if (!cli_args(cli, ARG_TABLE(options)))
 		return cli->status;
-	if (how.executable && !how.file)
-		return cli_usage(cli, "--executable goes with --file");
+	if (!parse_mode(mode, &how.mode))
+		return cli_usage(cli, "--mode is one of link, reflink and copy, not '%s'", mode);
+	if ((conflict = find_conflict(&how)))
+		return cli_usage(cli, "%s", conflict);
 	if (!cli_open(cli))
 		return cli->status;
 	how.progress = progress_start(&progress);
@@ -40,6 +67,6 @@ int cmd_materialize(struct cli *cli)
 	progress_stop(&progress);
 	if (code != DIRCACHE_OK)
 		return cli_fail(cli, &error);
-	report(cli, &done);
+	report(cli, how.mode, &done);
 	return STATUS_DONE;
 }

@@ -168,10 +168,22 @@ enum dircache_code dircache_put_path(struct dircache *dc, const char *path,
 				     const struct dircache_put_options *options, struct dircache_put *put,
 				     struct dircache_error *error);
 
+/* How files come to be. Where it cannot be so they come to be in the next way, and the result says why. */
+enum dircache_mode {
+	DIRCACHE_LINK = 0, /* hard links to the inodes of the cache */
+	DIRCACHE_REFLINK,  /* inodes of their own, which share the bytes on disk */
+	DIRCACHE_COPY,     /* inodes and bytes of their own */
+};
+
+/* The protocol's word for a mode: "reflink"; NULL for what is none. A constant. */
+const char *dircache_mode_text(enum dircache_mode mode);
+
 struct dircache_materialize_options { /* zero: the default of each */
 	bool file;                    /* the digest is a blob, and the target a file */
 	bool executable;              /* with file: mode 0555 rather than 0444 */
-	bool require_link;            /* fail rather than copy where hard links cannot work */
+	enum dircache_mode mode;
+	bool writable;     /* no links: private files, 0644 or 0755, reflinks but with DIRCACHE_COPY */
+	bool require_link; /* fail rather than copy where hard links cannot work; with DIRCACHE_LINK only */
 	dircache_progress_fn progress;
 	void *data; /* for progress */
 };
@@ -181,7 +193,8 @@ struct dircache_materialized {
 	char cache[8];                                /* "hit", "miss", "join"; "" for a file */
 	uint64_t files, directories, symlinks, bytes; /* the root counts as a directory */
 	uint64_t files_linked, files_copied, files_reflinked, files_created;
-	const char *fallback; /* NULL, or why files are copies that should have been links */
+	const char *fallback;     /* NULL, or why files came to be in another way than asked */
+	uint64_t fallback_copies; /* how many did */
 };
 
 /**
@@ -192,8 +205,8 @@ struct dircache_materialized {
  * @options  may be NULL
  * @done     out, may be NULL
  *
- * The target appears at once and whole, or not at all. Files are hard links into the store: read-only, and
- * to be replaced rather than changed.
+ * The target appears at once and whole, or not at all. Files are hard links into the store unless the mode is
+ * another: read-only, and to be replaced rather than changed.
  */
 enum dircache_code dircache_materialize(struct dircache *dc, const char *what, const char *target,
 					const struct dircache_materialize_options *options,

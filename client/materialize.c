@@ -11,6 +11,15 @@
 
 /* ---- materialize ---- */
 
+const char *dircache_mode_text(enum dircache_mode mode)
+{
+	static const char *const words[] = {
+		[DIRCACHE_LINK] = "link", [DIRCACHE_REFLINK] = "reflink", [DIRCACHE_COPY] = "copy"
+	};
+
+	return (size_t)mode < N_ELEMENTS(words) ? words[mode] : NULL;
+}
+
 struct materialize_answer {
 	struct digest digest;
 	struct wire_bytes cache, fallback;
@@ -35,6 +44,7 @@ static int take_materialized(struct dircache *dc, struct dircache_materialized *
 		COUNT(files_copied),
 		COUNT(files_reflinked),
 		COUNT(files_created),
+		COUNT(fallback_copies),
 	};
 #undef COUNT
 	struct materialize_answer answer = { 0 };
@@ -53,19 +63,24 @@ static int take_materialized(struct dircache *dc, struct dircache_materialized *
 static int call_materialize(struct dircache *dc, const char *what, const char *path,
 			    const struct dircache_materialize_options *options, struct err *err)
 {
+	const char *mode = dircache_mode_text(options->mode);
 	CLEANUP(target_fini) struct target target;
 	struct wire_out *out;
 	int r;
 
+	if (!mode)
+		return err_set(err, ERR_INVALID_ARGUMENT, "mode %d is none", (int)options->mode);
 	if ((r = target_init(&target, path, err)) < 0)
 		return r;
 	dc->progress = options->progress;
 	dc->progress_data = options->data;
-	out = connection_request(dc, "materialize", 7);
+	out = connection_request(dc, "materialize", 9);
 	connection_put_what(out, what);
 	target_put(&target, out);
 	wire_put_bool(out, "file", options->file);
 	wire_put_bool(out, "executable", options->executable);
+	wire_put_text(out, "mode", mode);
+	wire_put_bool(out, "writable", options->writable);
 	wire_put_bool(out, "require_link", options->require_link);
 	wire_put_bool(out, "progress", options->progress != NULL);
 	return connection_call(dc, target.folder, err);

@@ -15,8 +15,8 @@ static const struct timeval progress_interval = { .tv_usec = 100000 };
 struct materialize_params {
 	struct place_params place;
 	struct digest digest;
-	struct wire_bytes tag;
-	bool has_digest, file, executable, require_link, progress;
+	struct wire_bytes tag, mode;
+	bool has_digest, file, executable, writable, require_link, progress;
 };
 
 static const struct wire_field fields[] = {
@@ -25,6 +25,8 @@ static const struct wire_field fields[] = {
 	WIRE_FIELD(struct materialize_params, tag, WIRE_TEXT, false),
 	WIRE_FIELD(struct materialize_params, file, WIRE_BOOL, false),
 	WIRE_FIELD(struct materialize_params, executable, WIRE_BOOL, false),
+	WIRE_FIELD(struct materialize_params, mode, WIRE_TEXT, false),
+	WIRE_FIELD(struct materialize_params, writable, WIRE_BOOL, false),
 	WIRE_FIELD(struct materialize_params, require_link, WIRE_BOOL, false),
 	WIRE_FIELD(struct materialize_params, progress, WIRE_BOOL, false),
 };
@@ -97,14 +99,16 @@ static void answer(struct materialize *m)
 	const struct plan_counts *c = &m->plan.counts;
 	bool fell_back = c->fallback > 0;
 
-	wire_map(out, 9 + (m->node != NULL) + fell_back);
+	wire_map(out, 9 + (m->node != NULL) + (fell_back ? 2 : 0));
 	put_totals(m, out);
 	wire_put_uint(out, "files_linked", c->linked);
 	wire_put_uint(out, "files_copied", c->copied);
 	wire_put_uint(out, "files_reflinked", c->reflinked);
 	wire_put_uint(out, "files_created", c->created);
-	if (fell_back)
+	if (fell_back) {
 		wire_put_text(out, "fallback", strerrordesc_np(m->plan.fallback_errno));
+		wire_put_uint(out, "fallback_copies", c->fallback);
+	}
 	request_send(TAKE(m->request));
 	materialize_free(m);
 }
@@ -155,6 +159,7 @@ static void start_plan(struct materialize *m)
 	m->plan.max_workers = cache->n_hands;
 	m->plan.root = m->node;
 	m->plan.file = m->node ? NULL : &m->file;
+	m->plan.writable = m->params.writable;
 	m->plan.require_link = m->params.require_link;
 	m->plan.done = on_planned;
 	m->plan.ctx = m;
@@ -227,6 +232,29 @@ static void on_place(struct request *request, int r, const struct place *place, 
 	tree_get(cache->trees, &m->params.digest, TREE_FOR_MATERIALIZE, &m->tree);
 }
 
+/* What the params say together. */
+static int check_params(struct materialize *m, struct err *err)
+{
+	static const char *const modes[] = {
+		[PLAN_LINK] = "link", [PLAN_REFLINK] = "reflink", [PLAN_COPY] = "copy"
+	};
+	const struct materialize_params *params = &m->params;
+	size_t mode = PLAN_LINK;
+
+	while (params->mode.data && mode < N_ELEMENTS(modes) && !wire_is(&params->mode, modes[mode]))
+		mode++;
+	if (params->executable && !params->file)
+		return err_set(err, ERR_INVALID_ARGUMENT, "materialize: executable goes with file only");
+	if (mode == N_ELEMENTS(modes))
+		return err_set(err, ERR_INVALID_ARGUMENT,
+			       "materialize: mode is one of link, reflink and copy");
+	if (params->require_link && (mode != PLAN_LINK || params->writable))
+		return err_set(err, ERR_INVALID_ARGUMENT,
+			       "materialize: require_link goes with the mode link, and not with writable");
+	m->plan.mode = (enum plan_mode)mode;
+	return 0;
+}
+
 void materialize_start(struct request *request)
 {
 	struct materialize *m = xcalloc(1, sizeof(*m));
@@ -238,12 +266,8 @@ void materialize_start(struct request *request)
 	request->ctx = m;
 	request->cancel = on_cancel;
 	if (wire_decode(request->params, fields, N_ELEMENTS(fields), &m->params, "materialize", &err) < 0 ||
-	    request_digest(request, m->params.has_digest, m->params.tag, &m->params.digest, &err) < 0) {
-		fail(m, &err, NULL, 0);
-		return;
-	}
-	if (m->params.executable && !m->params.file) {
-		err_set(&err, ERR_INVALID_ARGUMENT, "materialize: executable goes with file only");
+	    request_digest(request, m->params.has_digest, m->params.tag, &m->params.digest, &err) < 0 ||
+	    check_params(m, &err) < 0) {
 		fail(m, &err, NULL, 0);
 		return;
 	}

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/plan_internal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
 #include "daemon/disk.h"
-#include "daemon/plan_internal.h"
 
 /* ---- what a file shall be ---- */
 

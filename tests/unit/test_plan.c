@@ -1,101 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/plan.h"
 
-#include "tests/unit/daemon.h"
+#include "tests/unit/making.h"
 
 static struct draft draft;
-
-/* A tree, or a single file, on its way to a target in `out`. */
-struct making {
-	struct plan plan;
-	struct asked asked;
-	struct file_node file;
-	struct pool_queue *queue;
-	bool done;
-};
-
-static void on_planned(struct plan *plan)
-{
-	struct making *m = CONTAINER_OF(plan, struct making, plan);
-
-	ck_assert(!m->done);
-	m->done = true;
-}
-
-static void begin(struct making *m, int folder, const char *name)
-{
-	m->queue = pool_queue_new(cache.pool);
-	ck_assert_int_eq(target_init(&m->plan.target, cache.staging, dup(folder), name, strlen(name), &err),
-			 0);
-	m->plan.store = cache.store;
-	m->plan.flights = cache.flights;
-	m->plan.queue = m->queue;
-	m->plan.max_workers = 4;
-	m->plan.done = on_planned;
-	plan_start(&m->plan);
-}
-
-static void begin_tree(struct making *m, const struct digest *digest, int folder, const char *name)
-{
-	*m = (struct making){ .done = false };
-	get_tree(&m->asked, digest);
-	ck_assert_msg(m->asked.r == 0, "%s", m->asked.err.text);
-	m->plan.root = m->asked.request.node;
-	begin(m, folder, name);
-}
-
-static void begin_file(struct making *m, struct digest digest, bool executable, const char *name)
-{
-	*m = (struct making){ .file = { .name = "file", .digest = digest, .executable = executable } };
-	m->plan.file = &m->file;
-	begin(m, out, name);
-}
-
-static void end(struct making *m)
-{
-	run_until_set(&m->done);
-	pool_queue_free(m->queue);
-	if (m->plan.root)
-		asked_fini(&m->asked);
-}
-
-static void make_tree(struct making *m, const struct digest *digest, const char *name)
-{
-	begin_tree(m, digest, out, name);
-	end(m);
-}
-
-static struct stat stat_out(const char *name)
-{
-	struct stat st;
-
-	ck_assert_msg(fstatat(out, name, &st, AT_SYMLINK_NOFOLLOW) == 0, "%s: %s", name, strerror(errno));
-	return st;
-}
-
-static size_t count_names(int folder)
-{
-	DIR *dir = fdopendir(openat(folder, ".", O_RDONLY | O_DIRECTORY));
-	size_t n = 0;
-
-	while (readdir(dir))
-		n++;
-	(void)closedir(dir);
-	return n - 2;
-}
-
-static size_t count_records(void)
-{
-	AUTO_CLOSE int folder = openat(cache.store_fd, "staging", O_RDONLY | O_DIRECTORY);
-
-	return count_names(folder);
-}
-
-static void ck_nothing_left(size_t n_names)
-{
-	ck_assert_uint_eq(count_names(out), n_names);
-	ck_assert_uint_eq(count_records(), 0);
-}
 
 START_TEST(a_tree_appears_with_the_modes_times_and_inodes_it_should_have)
 {
@@ -313,41 +221,6 @@ START_TEST(a_single_file_is_a_link_to_the_kind_asked_for)
 }
 END_TEST
 
-START_TEST(files_with_properties_are_private_and_have_them)
-{
-	struct node_properties properties = { .has_mtime = true,
-					      .mtime_sec = 1000000000,
-					      .mtime_nsec = 5,
-					      .has_unix_mode = true,
-					      .unix_mode = 0104640 };
-	struct digest digest, bytes;
-	struct making m;
-	struct stat st;
-
-	start_cache();
-	draft_init(&draft);
-	bytes = store_text("bytes", BLOB_PLAIN);
-	draft_file(&draft, "f", bytes, false);
-	draft.files[0].properties = &properties;
-	draft_file(&draft, "empty", digest_empty, false);
-	draft.files[1].properties = &properties;
-	digest = draft_store(&draft);
-	make_tree(&m, &digest, "t");
-	ck_assert_msg(m.plan.r == 0, "%s", m.plan.err.text);
-	for (unsigned i = 0; i < 2; i++) {
-		st = stat_out(i ? "t/f" : "t/empty");
-		ck_assert_uint_eq(st.st_mode, S_IFREG | 0640);
-		ck_assert_int_eq(st.st_mtim.tv_sec, 1000000000);
-		ck_assert_int_eq(st.st_mtim.tv_nsec, 5);
-		ck_assert_uint_eq(st.st_nlink, 1);
-	}
-	ck_assert_uint_eq(m.plan.counts.copied + m.plan.counts.reflinked, 1);
-	ck_assert_uint_eq(m.plan.counts.created, 1);
-	ck_assert_uint_eq(m.plan.counts.fallback, 0);
-	stop_cache();
-}
-END_TEST
-
 START_TEST(directories_are_0755_also_in_a_setgid_folder)
 {
 	struct digest digest;
@@ -364,82 +237,10 @@ START_TEST(directories_are_0755_also_in_a_setgid_folder)
 }
 END_TEST
 
-/* Make a folder of another file system than the store's, if this machine has one that we may write to. */
-static int other_file_system(char *path)
-{
-	struct stat here, there;
-
-	if (!mkdtemp(path))
-		return -1;
-	if (fstat(out, &here) == 0 && stat(path, &there) == 0 && here.st_dev != there.st_dev)
-		return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	(void)rmdir(path);
-	return -1;
-}
-
-START_TEST(where_links_cannot_work_files_are_copied_and_the_result_says_why)
-{
-	struct digest digest;
-	struct making m;
-	char path[] = "/dev/shm/unit-XXXXXX";
-	int folder, r;
-
-	start_cache();
-	folder = other_file_system(path);
-	if (folder >= 0) {
-		digest = store_usual_tree();
-		begin_tree(&m, &digest, folder, "t");
-		end(&m);
-		r = m.plan.r;
-		(void)nftw(path, unit_remove, 16, FTW_DEPTH | FTW_PHYS);
-		(void)close(folder);
-		ck_assert_msg(r == 0, "%s", m.plan.err.text);
-		ck_assert_int_eq(m.plan.fallback_errno, EXDEV);
-		ck_assert_uint_eq(m.plan.counts.fallback, 3);
-		ck_assert_uint_eq(m.plan.counts.copied, 3);
-		ck_assert_uint_eq(m.plan.counts.linked, 0);
-		ck_assert_uint_eq(m.plan.counts.created, 1);
-	}
-	stop_cache();
-}
-END_TEST
-
-START_TEST(require_link_fails_rather_than_copy_and_leaves_nothing)
-{
-	struct digest digest;
-	struct making m;
-	char path[] = "/dev/shm/unit-XXXXXX";
-	int folder;
-
-	start_cache();
-	folder = other_file_system(path);
-	if (folder >= 0) {
-		size_t n_left;
-
-		digest = store_usual_tree();
-		m = (struct making){ .plan.require_link = true };
-		get_tree(&m.asked, &digest);
-		m.plan.root = m.asked.request.node;
-		begin(&m, folder, "t");
-		end(&m);
-		n_left = count_names(folder);
-		(void)nftw(path, unit_remove, 16, FTW_DEPTH | FTW_PHYS);
-		(void)close(folder);
-		ck_assert_int_eq(m.plan.r, -EXDEV);
-		unit_ck_err(&m.plan.err, ERR_FAILED_PRECONDITION, "copies were not wanted");
-		ck_assert_uint_eq(n_left, 0);
-	}
-	stop_cache();
-}
-END_TEST
-
 UNIT_MAIN("plan", a_tree_appears_with_the_modes_times_and_inodes_it_should_have,
 	  a_wide_and_deep_tree_is_made_whole_by_several_workers,
 	  an_empty_directory_at_the_target_is_replaced_and_anything_else_refused,
 	  a_file_that_vanished_from_the_store_is_obtained_again_in_the_middle,
 	  a_file_that_nobody_has_any_more_is_named_and_nothing_is_left, a_cancelled_plan_leaves_nothing,
 	  a_cancel_of_what_is_already_at_its_target_is_too_late,
-	  a_single_file_is_a_link_to_the_kind_asked_for, files_with_properties_are_private_and_have_them,
-	  directories_are_0755_also_in_a_setgid_folder,
-	  where_links_cannot_work_files_are_copied_and_the_result_says_why,
-	  require_link_fails_rather_than_copy_and_leaves_nothing)
+	  a_single_file_is_a_link_to_the_kind_asked_for, directories_are_0755_also_in_a_setgid_folder)
