@@ -35,6 +35,7 @@ struct materialize {
 	struct request *request;
 	struct materialize_params params;
 	struct tree_request tree;
+	struct trees *holder;  /* keeps the tree from eviction; NULL until it does */
 	struct node *node;     /* a reference; NULL for a single file */
 	struct file_node file; /* the single file */
 	struct pool_queue *queue;
@@ -49,6 +50,8 @@ static void materialize_free(struct materialize *m)
 {
 	if (m->progress)
 		event_free(m->progress);
+	if (m->holder)
+		trees_unhold(m->holder, &m->params.digest);
 	node_put(m->node);
 	pool_queue_free(m->queue);
 	free(m);
@@ -182,6 +185,8 @@ static void on_tree(struct tree_request *tree, int r)
 		return;
 	}
 	m->node = tree->node;
+	if (trees_hold(m->request->cache->trees, &m->params.digest))
+		m->holder = m->request->cache->trees;
 	if (tree_check_limits(m->node, &m->request->cache->config.limits, &err) < 0)
 		fail(m, &err, NULL, 0);
 	else

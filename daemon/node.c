@@ -19,37 +19,42 @@ struct node_inner *node_new(struct nodes *nodes, const struct digest *digest, en
 	list_init(&n->waiters);
 	list_init(&n->link);
 	map_add(&nodes->map, &n->node.digest);
+	catalog_hold(nodes->parts.catalog, digest);
 	nodes->n_waiting++;
 	return n;
 }
 
-static void node_destroy(struct node_inner *n)
+void node_unref(struct node_inner *n, uint64_t used)
 {
-	for (size_t i = 0; n->node.children && i < n->node.directory->n_directories; i++)
-		node_put(n->node.children[i]);
-	free(n->node.children);
-	directory_free(n->node.directory);
-	free(n->edges);
-	free(n->failure);
-	free(n);
+	n->used = used > n->used ? used : n->used;
+	if (--n->refs)
+		return;
+	if (n->state == NODE_RESOLVED)
+		map_remove(&n->nodes->map, &n->node.digest);
+	list_append(&n->nodes->dying, &n->link);
+	slice_start(n->nodes->parts.slicer, &n->nodes->slice);
 }
 
 struct node *node_get(struct node *node)
 {
-	node_inner(node)->refs++;
+	struct node_inner *n = node_inner(node);
+
+	n->refs++;
+	n->nodes->n_references++;
 	return node;
+}
+
+void node_put_used(struct node *node, uint64_t used)
+{
+	if (!node)
+		return;
+	node_inner(node)->nodes->n_references--;
+	node_unref(node_inner(node), used);
 }
 
 void node_put(struct node *node)
 {
-	struct node_inner *n = node_inner(node);
-
-	if (!node || --n->refs)
-		return;
-	if (n->state == NODE_RESOLVED)
-		map_remove(&n->nodes->map, &node->digest);
-	list_append(&n->nodes->dying, &n->link);
-	slice_start(n->nodes->parts.slicer, &n->nodes->slice);
+	node_put_used(node, 0);
 }
 
 bool node_is_resolved(const struct node *node)
@@ -72,7 +77,7 @@ void node_wait_no_longer(struct node_waiter *waiter)
 	list_remove(&waiter->link);
 }
 
-/* ---- the slice: settle before scan before load, so that memory is given back first ---- */
+/* ---- the slice: release and settle before scan before load, so that memory is given back first ---- */
 
 static bool nodes_step(struct slice *slice)
 {
@@ -80,7 +85,7 @@ static bool nodes_step(struct slice *slice)
 	struct list *l;
 
 	if ((l = list_pop(&nodes->dying)))
-		node_destroy(LIST_ENTRY(l, struct node_inner, link));
+		node_release(LIST_ENTRY(l, struct node_inner, link));
 	else if ((l = list_pop(&nodes->settled)))
 		node_settle(LIST_ENTRY(l, struct node_inner, link));
 	else if (nodes_may_scan(nodes) && (l = list_pop(&nodes->scanning)))
@@ -113,9 +118,11 @@ void nodes_free(struct nodes *nodes)
 
 	if (!nodes)
 		return;
+	assert(!nodes->n_references && !nodes->n_waiting);
 	while ((l = list_pop(&nodes->dying)))
-		node_destroy(LIST_ENTRY(l, struct node_inner, link));
-	assert(nodes->map.n == 0);
+		node_free(LIST_ENTRY(l, struct node_inner, link));
+	for (size_t i = 0; i < nodes->map.capacity; i++)
+		node_free(map_slot(&nodes->map, i));
 	map_fini(&nodes->map);
 	list_remove(&nodes->slice.link);
 	pool_queue_free(nodes->queue);
@@ -129,7 +136,10 @@ struct node *nodes_find(const struct nodes *nodes, const struct digest *digest)
 
 struct node *nodes_resolve(struct nodes *nodes, const struct digest *digest, bool recall)
 {
-	return &node_find_or_want(nodes, digest, recall)->node;
+	struct node_inner *n = node_find_or_want(nodes, digest, recall);
+
+	nodes->n_references++;
+	return &n->node;
 }
 
 struct node *nodes_adopt(struct nodes *nodes, const struct digest *digest, struct directory *directory)
@@ -143,11 +153,15 @@ struct node *nodes_adopt(struct nodes *nodes, const struct digest *digest, struc
 		n->recalled = true;
 		node_start_scan(n, directory);
 	}
-	n->refs++;
-	return &n->node;
+	return node_get(&n->node);
 }
 
 bool nodes_busy(const struct nodes *nodes)
 {
 	return nodes->n_waiting || nodes->n_jobs || !list_is_empty(&nodes->dying);
+}
+
+bool nodes_releasing(const struct nodes *nodes)
+{
+	return !list_is_empty(&nodes->dying);
 }

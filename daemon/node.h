@@ -12,6 +12,9 @@
  *     settle  a node whose children and flights have all ended is resolved, or failed with the digests that
  * are absent below it; its parents hear of it. Nothing here recurses.
  *
+ * Every node holds blobs in the catalog: its own Directory's from the beginning, and that of each file as it
+ * is scanned, there or not. It releases them, in slices, when its last reference is given back.
+ *
  * A failed node leaves the map at once: those who waited hear why, and the next who asks starts anew.
  * No cycle can be: every Directory read is compared with its digest.
  *
@@ -115,9 +118,15 @@ void node_wait(struct node *node, struct node_waiter *waiter);
 void node_wait_no_longer(struct node_waiter *waiter);
 
 struct node *node_get(struct node *node);
-void node_put(struct node *node); /* NULL is fine; memory goes later, in slices */
+void node_put(struct node *node); /* NULL is fine; memory and holds go later, in slices */
 
-/* Loads, scans and settlements under way. */
+/* The same, and what is released by it was used at this time. */
+void node_put_used(struct node *node, uint64_t used);
+
+/* Loads, scans, settlements and releases under way. */
 bool nodes_busy(const struct nodes *nodes);
+
+/* Are there nodes without references whose holds are not all released yet? */
+bool nodes_releasing(const struct nodes *nodes);
 
 #endif

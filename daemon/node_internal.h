@@ -28,9 +28,10 @@ struct node_inner {
 	struct nodes *nodes;
 	enum node_state state;
 	bool recalled;
-	size_t refs;    /* parents' children[], waiters' and holders' */
+	size_t refs;    /* from parents, from others, and one of its own while under way */
 	size_t pending; /* children and flights that have not ended */
-	size_t scanned; /* entries looked up: files, then directories */
+	size_t scanned; /* entries looked up and held: files, then directories */
+	uint64_t used;  /* the last use of what gave back a reference */
 	struct edge *edges;
 	struct list waiters;
 	struct list link; /* wanted, scanning, settled or dying */
@@ -47,7 +48,8 @@ struct nodes {
 	struct list settled;  /* ended, waiters not told yet */
 	struct list dying;    /* without references */
 	size_t n_wanted, n_jobs, n_waiting;
-	size_t n_blobs; /* blobs waited for */
+	size_t n_blobs;      /* blobs waited for */
+	size_t n_references; /* given out, to others than nodes */
 };
 
 static inline struct node_inner *node_inner(const struct node *node)
@@ -57,6 +59,7 @@ static inline struct node_inner *node_inner(const struct node *node)
 
 /* node.c: under way, with a reference that ends with that. */
 struct node_inner *node_new(struct nodes *nodes, const struct digest *digest, enum node_state state);
+void node_unref(struct node_inner *n, uint64_t used); /* a reference that a node had */
 
 /* node_resolve.c */
 struct node_inner *node_find_or_want(struct nodes *nodes, const struct digest *digest, bool recall);
@@ -66,6 +69,10 @@ void node_settle(struct node_inner *n); /* tell some waiters of a node on the li
 void node_fail_load(struct node_inner *n, struct node_failure *failure); /* takes it over */
 void node_add_missing(struct node_failure *failure, const struct digest *digest);
 bool nodes_may_scan(const struct nodes *nodes);
+
+/* node_release.c */
+void node_release(struct node_inner *n); /* some of a node on the list `dying` */
+void node_free(struct node_inner *n);    /* alone, and without releasing anything */
 
 /* node_load.c: hand what is wanted to the workers, in equal parts, a few jobs ahead of them. */
 void nodes_dispatch_loads(struct nodes *nodes);

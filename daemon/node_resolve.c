@@ -90,7 +90,7 @@ void node_settle(struct node_inner *n)
 	free(TAKE(n->edges));
 	free(TAKE(n->failure)); /* parents keep the node, however many are missing */
 	n->nodes->n_waiting--;
-	node_put(&n->node);
+	node_unref(n, 0);
 }
 
 void node_add_missing(struct node_failure *failure, const struct digest *digest)
@@ -192,6 +192,7 @@ static void scan_file(struct node_inner *n, const struct file_node *file)
 
 	if (digest_is_empty(&file->digest))
 		return;
+	catalog_hold(parts->catalog, &file->digest);
 	entry = catalog_find(parts->catalog, &file->digest);
 	if (entry && entry->digest.size != file->digest.size) {
 		fail_size(n, file->name, &file->digest, entry->digest.size);

@@ -6,10 +6,7 @@
 #include <event2/event.h>
 
 #include "common/alloc.h"
-#include "common/log.h"
-#include "daemon/map.h"
-
-enum { WARMING_MAX = 4 }; /* trees read again at a time in the background: leave workers to requests */
+#include "daemon/tree_internal.h"
 
 static const struct timeval flush_interval = { .tv_usec = 250000 };
 
@@ -18,30 +15,6 @@ const struct tree_limits tree_default_limits = {
 	.directories = 10000000,
 	.depth = 1000,
 	.entries = DIRECTORY_ENTRIES_MAX,
-};
-
-/* A cached tree. */
-struct tree {
-	struct digest digest; /* first: the key in the map */
-	struct trees *trees;
-	struct tree_totals totals;
-	uint64_t used, hits;
-	bool stored;       /* the index has its row */
-	struct node *node; /* a reference, or NULL when its nodes are not in memory */
-	struct list order; /* the last used first */
-	struct list dirty; /* its row is not as it should be */
-	struct list cold;  /* to be warmed */
-	struct node_waiter warming;
-};
-
-struct trees {
-	struct trees_parts parts;
-	struct map map;
-	struct list order, dirty, cold;
-	struct list parked; /* requests that wait for warming to end */
-	size_t n_warming;
-	bool warmed;
-	struct event *flush_timer;
 };
 
 /* ---- the index's rows ---- */
@@ -124,7 +97,7 @@ static void touch(struct tree *tree)
 }
 
 /* Its nodes are in memory now: stay there. */
-static void hold_node(struct tree *tree, struct node *node)
+void tree_hold_node(struct tree *tree, struct node *node)
 {
 	list_remove(&tree->cold);
 	if (tree->node)
@@ -145,7 +118,7 @@ static void keep(struct trees *trees, struct node *node, const struct tree_reque
 
 	if (!tree)
 		tree = tree_new(trees, &node->digest);
-	hold_node(tree, node);
+	tree_hold_node(tree, node);
 	tree->hits += is_hit;
 	touch(tree);
 	if (!tree->stored && !is_hit)
@@ -245,6 +218,14 @@ static void start(struct trees *trees, struct tree_request *request)
 	node_wait(request->node, &request->waiter);
 }
 
+void trees_unpark(struct trees *trees)
+{
+	struct list *l;
+
+	while ((l = list_pop(&trees->parked)))
+		start(trees, LIST_ENTRY(l, struct tree_request, link));
+}
+
 void tree_get(struct trees *trees, const struct digest *digest, enum tree_purpose purpose,
 	      struct tree_request *request)
 {
@@ -291,67 +272,6 @@ int tree_check_limits(const struct node *node, const struct tree_limits *limits,
 	return 0;
 }
 
-/* ---- warming ---- */
-
-static void warm_more(struct trees *trees);
-
-static void on_warmed(struct node_waiter *waiter, const struct node_failure *failure)
-{
-	struct tree *tree = CONTAINER_OF(waiter, struct tree, warming);
-	struct trees *trees = tree->trees;
-	struct node *node = nodes_find(trees->parts.nodes, &tree->digest);
-
-	if (failure)
-		log_warning("cached tree %s cannot be read: %s", DIGEST_TEXT(&tree->digest),
-			    failure->err.text);
-	else
-		hold_node(tree, node);
-	trees->n_warming--;
-	warm_more(trees);
-}
-
-static void end_warming(struct trees *trees)
-{
-	struct list *l;
-
-	trees->warmed = true;
-	while ((l = list_pop(&trees->parked)))
-		start(trees, LIST_ENTRY(l, struct tree_request, link));
-}
-
-static void warm_more(struct trees *trees)
-{
-	struct list *l;
-
-	while (trees->n_warming < WARMING_MAX && (l = list_pop(&trees->cold))) {
-		struct tree *tree = LIST_ENTRY(l, struct tree, cold);
-		struct node *node = nodes_resolve(trees->parts.nodes, &tree->digest, true);
-
-		if (node_is_resolved(node)) {
-			hold_node(tree, node);
-			node_put(node);
-			continue;
-		}
-		trees->n_warming++;
-		tree->warming.settled = on_warmed;
-		node_wait(node, &tree->warming);
-		node_put(node); /* what is under way keeps itself */
-	}
-	if (!trees->n_warming && list_is_empty(&trees->cold) && !trees->warmed)
-		end_warming(trees);
-}
-
-void trees_warm(struct trees *trees)
-{
-	warm_more(trees);
-}
-
-void trees_stop_warming(struct trees *trees)
-{
-	while (list_pop(&trees->cold))
-		;
-}
-
 /* ---- the whole ---- */
 
 struct trees *trees_new(const struct trees_parts *parts)
@@ -364,6 +284,7 @@ struct trees *trees_new(const struct trees_parts *parts)
 	list_init(&trees->dirty);
 	list_init(&trees->cold);
 	list_init(&trees->parked);
+	list_init(&trees->leaving);
 	trees->flush_timer = evtimer_new(parts->base, on_flush_timer, trees);
 	if (!trees->flush_timer)
 		abort();
@@ -376,7 +297,7 @@ void trees_free(struct trees *trees)
 
 	if (!trees)
 		return;
-	assert(list_is_empty(&trees->parked));
+	assert(list_is_empty(&trees->parked) && list_is_empty(&trees->leaving));
 	while ((l = list_pop(&trees->order))) {
 		struct tree *tree = LIST_ENTRY(l, struct tree, order);
 

@@ -97,7 +97,13 @@ void tree_load(struct trees *trees, const struct index_tree *tree);
  */
 void trees_warm(struct trees *trees);
 
-/* Warm no more trees: the daemon stops. */
+/**
+ * Have all cached trees been read since the start? Until then it is not known which blobs they need, and
+ * nothing may be evicted.
+ */
+bool trees_may_evict(const struct trees *trees);
+
+/* Warm no more trees, and evict none: the daemon stops. */
 void trees_stop_warming(struct trees *trees);
 
 size_t trees_n(const struct trees *trees);
@@ -113,5 +119,42 @@ void trees_flush(struct trees *trees);
  * Return: the number of rows written, at most max.
  */
 size_t trees_list(const struct trees *trees, size_t offset, struct index_tree *rows, size_t max);
+
+/**
+ * Keep a cached tree from eviction: it is in use, or leased. Counted.
+ *
+ * Return: is it cached? If not, nothing is held.
+ */
+bool trees_hold(struct trees *trees, const struct digest *digest);
+
+/* Give a hold of trees_hold() back. */
+void trees_unhold(struct trees *trees, const struct digest *digest);
+
+struct tree_victim {
+	struct digest digest;
+	uint64_t used;
+	struct node *node; /* borrowed until the loop runs on; NULL when the tree could not be read since the
+			      start */
+};
+
+/**
+ * Find the cached tree that was not used for the longest time.
+ *
+ * @skip  is this one to be passed over? Held trees are anyway. Time is linear in what is passed over: tags,
+ *        leases and requests have limits
+ *
+ * Return: is there one?
+ */
+bool trees_oldest(const struct trees *trees, bool (*skip)(void *ctx, const struct digest *digest), void *ctx,
+		  struct tree_victim *victim);
+
+/**
+ * Evict a tree that is cached and not held. It is out of the cache at once; then its row is dropped, and when
+ * that is committed its node is put, so that its blobs lose their holds (see nodes_releasing()).
+ *
+ * @done  on the loop, after that; r < 0 with err when the row could not be dropped: the tree is cached again
+ */
+void trees_evict(struct trees *trees, const struct digest *digest,
+		 void (*done)(void *ctx, int r, const struct err *err), void *ctx);
 
 #endif
