@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/node_internal.h"
+
 #include <errno.h>
 
 #include "common/alloc.h"
-#include "daemon/node_internal.h"
 
 enum { LOAD_BATCH_MAX = 32 /* Directories a job reads: long enough to pay for the hand-over */ };
 

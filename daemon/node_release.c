@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/alloc.h"
 #include "daemon/node_internal.h"
+
+#include "common/alloc.h"
 
 enum {
 	RELEASE_STEP = 128, /* entries released between two looks at the clock */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/node_internal.h"
+
 #include <assert.h>
 #include <errno.h>
 
 #include "common/alloc.h"
-#include "daemon/node_internal.h"
 
 enum {
 	SCAN_STEP = 128,  /* entries looked up between two looks at the clock */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/tree_internal.h"
+
 #include <assert.h>
 
 #include "common/alloc.h"
-#include "daemon/tree_internal.h"
 
 /* A tree on its way out. */
 struct eviction {

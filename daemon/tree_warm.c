@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/log.h"
 #include "daemon/tree_internal.h"
+
+#include "common/log.h"
 
 enum { WARMING_MAX = 4 }; /* trees read again at a time in the background: leave workers to requests */
 
