@@ -95,6 +95,20 @@ int disk_write_full(int fd, const void *buf, size_t len)
 	return 0;
 }
 
+int disk_pwrite_full(int fd, const void *buf, size_t len, off_t offset)
+{
+	for (const char *p = buf; len > 0;) {
+		ssize_t n = SYSTEM(pwrite(fd, p, len, offset));
+
+		if (n < 0)
+			return (int)n;
+		p += n;
+		offset += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
 int disk_send_full(int from_fd, int to_fd, uint64_t len)
 {
 	off_t offset = 0;

@@ -31,6 +31,7 @@ void disk_close(int fd); /* -1 is fine; errors of close(2) mean nothing here: no
 ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset); /* one call: may be short */
 int disk_read_full(int fd, void *buf, size_t len, off_t offset); /* all, else -EIO at an early end */
 int disk_write_full(int fd, const void *buf, size_t len);        /* all */
+int disk_pwrite_full(int fd, const void *buf, size_t len, off_t offset);
 /* From the beginning of one file to where the other stands, inside the kernel; -EIO at an early end. */
 int disk_send_full(int from_fd, int to_fd, uint64_t len);
 

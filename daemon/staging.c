@@ -1,30 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/staging.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
 #include "daemon/rmtree.h"
 
 #define PREFIX ".dircache-"
+#define HEAD   "dircache-staging 2\n"
 
+/* A hidden name: the prefix, whose process, which slot, and what nobody can guess. */
 enum {
 	PREFIX_SIZE = sizeof(PREFIX) - 1,
 	RUN_DIGITS = 8, /* of the number drawn at start */
-	RECORD_MAX = PATH_MAX + 256,
+	SLOT_DIGITS = 6,
+	RANDOM_DIGITS = 10,
+	SLOTS_MAX = 1 << (4 * SLOT_DIGITS),
+	SLOT_SIZE = 8192,
+	RECORD_MAX = PATH_MAX + 256, /* with its NUL */
 };
 
 struct staging {
 	int fd;
-	char run[RUN_DIGITS + 1]; /* in the hidden names of this process */
+	char run[RUN_DIGITS + 1]; /* the name of this process's file, and in its hidden names */
+
+	pthread_mutex_t lock; /* held for moments: of the following */
+	int records_fd;       /* that file, once there was a record */
+	uint32_t n_slots;
+	uint32_t *free; /* slots without a record */
+	size_t n_free, free_capacity;
 };
 
 /* What a record says. */
@@ -34,6 +50,20 @@ struct record {
 	char hidden[STAGING_NAME_SIZE];
 	char path[PATH_MAX];
 };
+
+static void lock(struct staging *staging)
+{
+	int r = pthread_mutex_lock(&staging->lock);
+
+	assert(r == 0);
+}
+
+static void unlock(struct staging *staging)
+{
+	int r = pthread_mutex_unlock(&staging->lock);
+
+	assert(r == 0);
+}
 
 static uint64_t draw(void)
 {
@@ -50,7 +80,8 @@ struct staging *staging_open(int store_fd, struct err *err)
 	AUTO(staging) staging = xcalloc(1, sizeof(*staging));
 	int r = disk_mkdirat(store_fd, "staging", 0700);
 
-	staging->fd = -1;
+	staging->fd = staging->records_fd = -1;
+	(void)pthread_mutex_init(&staging->lock, NULL);
 	if (r < 0 && r != -EEXIST) {
 		err_errno(err, r, "making the folder 'staging' in the store");
 		return NULL;
@@ -68,41 +99,101 @@ void staging_free(struct staging *staging)
 {
 	if (!staging)
 		return;
+	if (staging->records_fd >= 0 && staging->n_free == staging->n_slots)
+		(void)disk_unlinkat(staging->fd, staging->run, 0);
+	disk_close(staging->records_fd);
 	disk_close(staging->fd);
+	(void)pthread_mutex_destroy(&staging->lock);
+	free(staging->free);
 	free(staging);
 }
 
-static int write_record(struct staging *staging, const char *hidden, const char *text, size_t len,
-			struct err *err)
-{
-	AUTO_CLOSE int fd = disk_openat(staging->fd, hidden, O_WRONLY | O_CREAT | O_EXCL, 0600);
-	int r = fd < 0 ? fd : disk_write_full(fd, text, len);
+/* ---- slots ---- */
 
-	if (fd >= 0 && r < 0)
-		(void)disk_unlinkat(staging->fd, hidden, 0);
-	return r < 0 ? err_errno(err, r, "writing the staging record '%s' in the store", hidden) : 0;
+/* Locked. */
+static int open_records(struct staging *staging)
+{
+	if (staging->records_fd < 0)
+		staging->records_fd = disk_openat(staging->fd, staging->run,
+						  O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+	return staging->records_fd < 0 ? staging->records_fd : 0;
+}
+
+static int take_slot(struct staging *staging, uint32_t *slot)
+{
+	int r;
+
+	lock(staging);
+	r = open_records(staging);
+	if (r == 0 && staging->n_free)
+		*slot = staging->free[--staging->n_free];
+	else if (r == 0 && staging->n_slots < SLOTS_MAX)
+		*slot = staging->n_slots++;
+	else if (r == 0)
+		r = -EMFILE;
+	unlock(staging);
+	return r;
+}
+
+/* Without its first byte a record says nothing. */
+static int clear_slot(int records_fd, uint32_t slot)
+{
+	return disk_pwrite_full(records_fd, "", 1, (off_t)slot * SLOT_SIZE);
+}
+
+static void give_slot(struct staging *staging, uint32_t slot)
+{
+	(void)clear_slot(staging->records_fd, slot); /* if not, it tells of a name that is gone: harmless */
+	lock(staging);
+	staging->free =
+		xgrow(staging->free, staging->n_free, &staging->free_capacity, sizeof(*staging->free));
+	staging->free[staging->n_free++] = slot;
+	unlock(staging);
+}
+
+static uint32_t slot_of(const char *hidden)
+{
+	char digits[SLOT_DIGITS + 1] = { 0 };
+
+	memcpy(digits, hidden + PREFIX_SIZE + RUN_DIGITS, SLOT_DIGITS);
+	return (uint32_t)strtoul(digits, NULL, 16);
+}
+
+static int write_record(struct staging *staging, uint32_t slot, const char *text, size_t len, struct err *err)
+{
+	int r = disk_pwrite_full(staging->records_fd, text, len, (off_t)slot * SLOT_SIZE);
+
+	if (r < 0)
+		give_slot(staging, slot);
+	return r < 0 ? err_errno(err, r, "writing a staging record in the store") : 0;
 }
 
 int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_SIZE], struct err *err)
 {
 	char path[PATH_MAX], text[RECORD_MAX];
 	struct stat st;
+	uint32_t slot;
 	int r, len;
 
 	if ((r = disk_fd_path(folder, path, sizeof(path))) < 0)
 		return err_errno(err, r, "finding the path of the target's folder");
 	if ((r = disk_fstat(folder, &st)) < 0)
 		return err_errno(err, r, "looking at '%s'", path);
-	(void)snprintf(hidden, STAGING_NAME_SIZE, PREFIX "%s%016" PRIx64, staging->run, draw());
-	len = snprintf(text, sizeof(text), "dircache-staging 1\n%u\n%ju %ju\n%s\n%s", (unsigned)geteuid(),
+	if ((r = take_slot(staging, &slot)) < 0)
+		return err_errno(err, r, "making a staging record in the store");
+	(void)snprintf(hidden, STAGING_NAME_SIZE, PREFIX "%s%06" PRIx32 "%010" PRIx64, staging->run, slot,
+		       draw() >> (64 - 4 * RANDOM_DIGITS));
+	len = snprintf(text, sizeof(text), HEAD "%u\n%ju %ju\n%s\n%s", (unsigned)geteuid(),
 		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, hidden, path);
-	return write_record(staging, hidden, text, (size_t)len, err);
+	return write_record(staging, slot, text, (size_t)len + 1, err);
 }
 
 void staging_end(struct staging *staging, const char *hidden)
 {
-	(void)disk_unlinkat(staging->fd, hidden, 0);
+	give_slot(staging, slot_of(hidden));
 }
+
+/* ---- sweeping ---- */
 
 static int is_hidden_name(const char *name)
 {
@@ -115,25 +206,13 @@ static int parse(const char *text, struct record *record)
 {
 	int end = 0, n;
 
-	if (sscanf(text, "dircache-staging 1\n%u\n%ju %ju\n%34s%n", &record->uid, &record->device,
-		   &record->inode, record->hidden, &end) != 4)
+	if (sscanf(text, HEAD "%u\n%ju %ju\n%34s%n", &record->uid, &record->device, &record->inode,
+		   record->hidden, &end) != 4)
 		return -EINVAL;
 	if (text[end] != '\n' || text[end + 1] != '/' || !is_hidden_name(record->hidden))
 		return -EINVAL;
 	n = snprintf(record->path, sizeof(record->path), "%s", text + end + 1);
 	return n > 0 && (size_t)n < sizeof(record->path) ? 0 : -EINVAL;
-}
-
-static int read_record(struct staging *staging, const char *name, struct record *record)
-{
-	AUTO_CLOSE int fd = disk_openat(staging->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-	char text[RECORD_MAX + 1];
-	ssize_t n = fd < 0 ? fd : disk_pread(fd, text, RECORD_MAX, 0);
-
-	if (n < 0)
-		return (int)n;
-	text[n] = '\0';
-	return strlen(text) == (size_t)n ? parse(text, record) : -EINVAL;
 }
 
 /* Return: 1 (deleted), 0 (nothing to delete any more), or a negative errno. */
@@ -155,20 +234,47 @@ static int sweep_record(const struct record *record, struct err *err)
 	return r < 0 ? r : 1;
 }
 
-static int sweep_one(struct staging *staging, const char *name, size_t *n_deleted, struct err *err)
+/* The file of an earlier process, which has hidden names with its number only. */
+static int sweep_slot(int records_fd, uint32_t slot, const char *run, size_t *n_deleted, struct err *err)
 {
+	char text[RECORD_MAX + 1] = { 0 };
+	ssize_t n = disk_pread(records_fd, text, RECORD_MAX, (off_t)slot * SLOT_SIZE);
 	struct record record;
 	int r = 0;
 
-	if (!is_hidden_name(name) || strncmp(name + PREFIX_SIZE, staging->run, RUN_DIGITS) == 0)
+	if (n < 0)
+		return err_errno(err, (int)n, "reading a staging record in the store");
+	if (!*text)
 		return 0;
-	if (read_record(staging, name, &record) == 0 && strcmp(record.hidden, name) == 0)
+	if (parse(text, &record) == 0 && strncmp(record.hidden + PREFIX_SIZE, run, RUN_DIGITS) == 0)
 		r = sweep_record(&record, err);
 	if (r < 0)
 		return r;
 	*n_deleted += (size_t)r;
-	staging_end(staging, name);
-	return 0;
+	return clear_slot(records_fd, slot);
+}
+
+static int sweep_file(struct staging *staging, const char *run, size_t *n_deleted, struct err *err)
+{
+	AUTO_CLOSE int fd = disk_openat(staging->fd, run, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
+	struct stat st;
+	int first = 0, r = fd < 0 ? fd : disk_fstat(fd, &st);
+
+	if (r < 0)
+		return err_errno(err, r, "opening the staging records '%s' in the store", run);
+	for (uint32_t slot = 0; slot < SLOTS_MAX && (off_t)slot * SLOT_SIZE < st.st_size; slot++) {
+		r = sweep_slot(fd, slot, run, n_deleted, err);
+		first = first ? first : r;
+	}
+	if (first == 0)
+		(void)disk_unlinkat(staging->fd, run, 0);
+	return first;
+}
+
+static bool is_of_earlier_process(const struct staging *staging, const char *name)
+{
+	return strlen(name) == RUN_DIGITS && strspn(name, "0123456789abcdef") == RUN_DIGITS &&
+	       strcmp(name, staging->run) != 0;
 }
 
 int staging_sweep(struct staging *staging, size_t *n_deleted, struct err *err)
@@ -185,8 +291,10 @@ int staging_sweep(struct staging *staging, size_t *n_deleted, struct err *err)
 	if (!dir)
 		return err_errno(err, r, "reading the folder 'staging' in the store");
 	while ((entry = disk_readdir(dir, &r))) {
-		int swept = sweep_one(staging, entry->d_name, n_deleted, err);
+		int swept = 0;
 
+		if (is_of_earlier_process(staging, entry->d_name))
+			swept = sweep_file(staging, entry->d_name, n_deleted, err);
 		first = first ? first : swept;
 	}
 	disk_closedir(dir);

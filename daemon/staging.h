@@ -4,13 +4,18 @@
  *
  * What is built or taken away lives under a hidden name (`.dircache-` and 24 hexadecimal digits) in the
  * target's own folder while that goes on. Before the name is made, a record of it is left in STORE/staging,
- * unsynced; it is removed when the name is gone again. After a killed daemon the records say what to delete:
+ * unsynced; it is cleared when the name is gone again. After a killed daemon the records say what to delete:
  *
- *     dircache-staging 1\n  UID\n  DEVICE INODE\n  HIDDEN NAME\n  FOLDER'S PATH
+ *     dircache-staging 2\n  UID\n  DEVICE INODE\n  HIDDEN NAME\n  FOLDER'S PATH  NUL
  *
- * The folder is opened again by its path, without following a symlink at its end, and only if device and
- * inode are still those recorded is the hidden name in it deleted. Names carry a number drawn at start, so a
- * sweep knows those of earlier processes from those in use.
+ * The records of one process lie in one file, STORE/staging/NUMBER, in slots of 8 KiB that are used again and
+ * again: to write into a file costs a sixth of making one and deleting it. A slot whose first byte is NUL is
+ * free. The number is drawn at start and is in the hidden names too, as is the slot, so a sweep knows the
+ * records of earlier processes from those in use. A clean stop deletes the file.
+ *
+ * A sweep opens the folder again by its path, without following a symlink at its end, and only if device and
+ * inode are still those recorded is the hidden name in it deleted. A record of which a kill left a part tells
+ * of a name that was not made yet.
  *
  * Any thread; blocks: workers only.
  */
@@ -39,7 +44,7 @@ DEFINE_AUTO(staging);
  */
 int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_SIZE], struct err *err);
 
-/* The hidden name is gone: so is its record. */
+/* The hidden name is gone: clear its record. */
 void staging_end(struct staging *staging, const char *hidden);
 
 /**

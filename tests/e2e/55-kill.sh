@@ -56,7 +56,7 @@ empty() { # FOLDER
 	prints '' ls -A "$1"
 }
 clean() {
-	no_litter "$out" && empty "$store/tmp" && empty "$store/staging"
+	no_litter "$out" && empty "$store/tmp" && no_records
 }
 something_answered() {
 	[ -n "$(cat "$work"/*.put)" ]

@@ -440,6 +440,11 @@ no_litter() { # FOLDER...
 	[ -z "$found" ] || { echo "$found" | head; return 1; }
 }
 
+# No record in the store tells of one either (daemon/staging.h: what is cleared lacks the first byte).
+no_records() {
+	! grep -qsa dircache-staging "$store"/staging/*
+}
+
 # Where the store keeps a blob.
 blob_path() { # blobs|exec DIGEST
 	echo "$store/$1/${2:0:2}/${2%/*}"

@@ -7,6 +7,7 @@
 
 #include "daemon/plan.h"
 #include "tests/unit/daemon.h"
+#include "tests/unit/records.h"
 
 /* A tree, or a single file, on its way to a target in `out`. */
 struct making {
@@ -87,17 +88,10 @@ static inline size_t count_names(int folder)
 	return n - 2;
 }
 
-static inline size_t count_records(void)
-{
-	AUTO_CLOSE int folder = openat(cache.store_fd, "staging", O_RDONLY | O_DIRECTORY);
-
-	return count_names(folder);
-}
-
 static inline void ck_nothing_left(size_t n_names)
 {
 	ck_assert_uint_eq(count_names(out), n_names);
-	ck_assert_uint_eq(count_records(), 0);
+	ck_assert_uint_eq(count_records(cache.store_fd), 0);
 }
 
 #endif

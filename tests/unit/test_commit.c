@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/unit/records.h"
 #include "tests/unit/unit.h"
 
 static char path[64];
@@ -61,13 +62,6 @@ static size_t count_names(int fd)
 		n++;
 	(void)closedir(dir);
 	return n - 2;
-}
-
-static size_t count_records(void)
-{
-	AUTO_CLOSE int fd = openat(store, "staging", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	return count_names(fd);
 }
 
 static bool is_there(int fd, const char *name)
@@ -136,7 +130,7 @@ static void ck_refused_and_gone(struct target *target)
 	unit_ck_err(&err, ERR_FAILED_PRECONDITION, "appeared while this was made");
 	target_abort(target);
 	ck_assert(!is_there(folder, target->hidden));
-	ck_assert_uint_eq(count_records(), 0);
+	ck_assert_uint_eq(count_records(store), 0);
 }
 
 START_TEST(names_that_are_no_names_are_refused)
@@ -168,10 +162,10 @@ START_TEST(a_target_appears_whole_by_its_commit_and_not_before)
 	setup();
 	target = begin("t", false);
 	ck_assert(!is_there(folder, "t"));
-	ck_assert_uint_eq(count_records(), 1);
+	ck_assert_uint_eq(count_records(store), 1);
 	ck_assert_msg(target_commit(&target, &err) == 0, "%s", err.text);
 	ck_assert(is_there(folder, "t/file"));
-	ck_assert_uint_eq(count_records(), 0);
+	ck_assert_uint_eq(count_records(store), 0);
 	target_abort(&target); /* harmless */
 	ck_assert(is_there(folder, "t/file"));
 	teardown();
@@ -228,7 +222,7 @@ START_TEST(an_abort_takes_everything_back)
 	target = begin("t", false);
 	target_abort(&target);
 	ck_assert_uint_eq(count_names(folder), 0);
-	ck_assert_uint_eq(count_records(), 0);
+	ck_assert_uint_eq(count_records(store), 0);
 	target_abort(&target);
 	teardown();
 }
@@ -246,10 +240,10 @@ START_TEST(hidden_names_differ_and_say_that_they_are_ours)
 		for (unsigned k = 0; k < i; k++)
 			ck_assert_str_ne(hidden[i], hidden[k]);
 	}
-	ck_assert_uint_eq(count_records(), 100);
+	ck_assert_uint_eq(count_records(store), 100);
 	for (unsigned i = 0; i < 100; i++)
 		staging_end(staging, hidden[i]);
-	ck_assert_uint_eq(count_records(), 0);
+	ck_assert_uint_eq(count_records(store), 0);
 	teardown();
 }
 END_TEST
@@ -269,7 +263,7 @@ START_TEST(sweep_deletes_only_names_that_records_of_earlier_processes_tell_of)
 	ck_assert(!is_there(folder, earlier));
 	ck_assert(is_there(folder, now));
 	ck_assert_uint_eq(count_names(folder), 3);
-	ck_assert_uint_eq(count_records(), 1);
+	ck_assert_uint_eq(count_records(store), 1);
 	ck_assert_uint_eq(sweep(), 0);
 	teardown();
 }
@@ -283,7 +277,7 @@ START_TEST(a_record_of_what_was_never_made_goes_quietly)
 	ck_assert_int_eq(staging_begin(staging, folder, hidden, &err), 0);
 	restart();
 	ck_assert_uint_eq(sweep(), 0);
-	ck_assert_uint_eq(count_records(), 0);
+	ck_assert_uint_eq(count_records(store), 0);
 	teardown();
 }
 END_TEST
@@ -327,47 +321,71 @@ START_TEST(a_record_whose_folder_became_a_symlink_deletes_nothing)
 }
 END_TEST
 
-static void write_record(const char *name, const char *text)
+static void write_record(const char *name, unsigned slot, const char *text)
 {
 	AUTO_CLOSE int fd = -1;
 	char full[96];
 
 	(void)snprintf(full, sizeof(full), "staging/%s", name);
-	fd = openat(store, full, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	fd = openat(store, full, O_WRONLY | O_CREAT, 0600);
 	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	ck_assert_int_eq(pwrite(fd, text, strlen(text) + 1, slot * 8192), (ssize_t)strlen(text) + 1);
 }
 
-/* A record is a file in a private folder; even so no words in it make the sweep leave the folder it names. */
+/* A record is in a private folder; even so no words in it make the sweep leave the folder it names. */
 START_TEST(records_that_make_no_sense_delete_nothing_and_go)
 {
-	const char *name = ".dircache-0123456789abcdef01234567";
+	const char *run = "01234567", *name = ".dircache-0123456789abcdef01234567";
 	char text[512];
 	struct stat st;
 
 	setup();
 	make_directory(folder, "precious");
 	ck_assert_int_eq(fstat(folder, &st), 0);
-	write_record(name, "");
-	write_record(".dircache-0123456789abcdef01234568", "dircache-staging 2\n0\n1 1\nx\n/");
-	(void)snprintf(text, sizeof(text), "dircache-staging 1\n0\n%ju %ju\nprecious\n%s/folder",
+	write_record("00000000", 0, "");
+	write_record(run, 0, "dircache-staging 3\n0\n1 1\nx\n/");
+	(void)snprintf(text, sizeof(text), "dircache-staging 2\n0\n%ju %ju\nprecious\n%s/folder",
 		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, path);
-	write_record(".dircache-0123456789abcdef01234569", text);
-	(void)snprintf(text, sizeof(text), "dircache-staging 1\n0\n%ju %ju\n%s\nfolder", (uintmax_t)st.st_dev,
+	write_record(run, 1, text);
+	(void)snprintf(text, sizeof(text), "dircache-staging 2\n0\n%ju %ju\n%s\nfolder", (uintmax_t)st.st_dev,
 		       (uintmax_t)st.st_ino, name); /* no absolute path */
-	write_record(".dircache-0123456789abcdef0123456a", text);
-	(void)snprintf(text, sizeof(text), "dircache-staging 1\n0\n%ju %ju\n%s\n%s/folder",
-		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, name,
-		       path); /* another name than its own */
-	write_record(".dircache-0123456789abcdef0123456b", text);
+	write_record(run, 5, text);
+	(void)snprintf(text, sizeof(text), "dircache-staging 2\n0\n%ju %ju\n%s\n%s/folder",
+		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, name, path);
+	write_record("76543210", 2, text); /* another process's name than that of its own file */
 	make_directory(folder, name);
 	ck_assert_uint_eq(sweep(), 0);
 	ck_assert(is_there(folder, "precious") && is_there(folder, name));
-	ck_assert_uint_eq(count_records(), 0);
-	write_record("something else", "");
+	ck_assert_uint_eq(count_records(store), 0);
+	write_record("something else", 0, "x");
 	ck_assert_uint_eq(sweep(), 0);
-	ck_assert_uint_eq(count_records(), 1);
+	ck_assert_uint_eq(count_records(store), 1);
 	teardown();
+}
+END_TEST
+
+START_TEST(slots_are_used_again_and_a_clean_stop_leaves_no_file)
+{
+	char hidden[STAGING_NAME_SIZE], other[STAGING_NAME_SIZE];
+	AUTO_CLOSE int records = -1;
+	struct stat st;
+
+	setup();
+	records = openat(store, "staging", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(staging_begin(staging, folder, other, &err), 0);
+	for (unsigned i = 0; i < 100; i++) {
+		ck_assert_int_eq(staging_begin(staging, folder, hidden, &err), 0);
+		staging_end(staging, hidden);
+	}
+	ck_assert_uint_eq(count_names(records), 1);
+	ck_assert_uint_eq(count_records(store), 1);
+	hidden[18] = '\0'; /* the file's name is the number in the hidden name */
+	ck_assert_int_eq(fstatat(records, hidden + 10, &st, 0), 0);
+	ck_assert_int_lt(st.st_size, 3 * 8192);
+	staging_end(staging, other);
+	teardown();
+	store = open_folder("store");
+	ck_assert_uint_eq(count_names(records), 0);
 }
 END_TEST
 
@@ -393,4 +411,5 @@ UNIT_MAIN("commit", names_that_are_no_names_are_refused, a_target_appears_whole_
 	  sweep_deletes_only_names_that_records_of_earlier_processes_tell_of,
 	  a_record_of_what_was_never_made_goes_quietly, a_record_whose_folder_was_replaced_deletes_nothing,
 	  a_record_whose_folder_became_a_symlink_deletes_nothing,
-	  records_that_make_no_sense_delete_nothing_and_go, a_folder_whose_path_holds_a_line_end_is_swept_too)
+	  records_that_make_no_sense_delete_nothing_and_go, a_folder_whose_path_holds_a_line_end_is_swept_too,
+	  slots_are_used_again_and_a_clean_stop_leaves_no_file)
