@@ -9,7 +9,7 @@
 #include "common/alloc.h"
 #include "tests/unit/unit.h"
 
-enum { SOMEBODY = 12345, SOMEBODY_ELSE = 12346 }; /* users that no machine needs to have */
+enum { SOMEBODY = 12345, SOMEBODY_ELSE = 1 << 30 }; /* users that no machine needs to have */
 
 /* Tests that are about users run as root, which can be anybody, and pass over their claim otherwise. */
 static bool become(uid_t uid)
@@ -139,17 +139,22 @@ END_TEST
 
 /*
  * The default folder of a user without XDG_RUNTIME_DIR. Only root can be a user that has none of his own
- * there; each test is a process of its own, so it need not change back.
+ * there; each test is a process and a user of its own, so that it need not change back, and minds no other
+ * that runs at the same time.
  */
-#define DEFAULT_FOLDER "/tmp/dircache-12346"
-#define DEFAULT_SOCKET DEFAULT_FOLDER "/socket"
+static char default_folder[64], default_socket[80];
 
 static void remove_default_folder(void)
 {
 	if (seteuid(0) < 0)
 		return;
-	(void)unlink(DEFAULT_FOLDER);
-	(void)rmdir(DEFAULT_FOLDER);
+	(void)unlink(default_folder);
+	(void)rmdir(default_folder);
+}
+
+static uid_t somebody_else(void)
+{
+	return SOMEBODY_ELSE + (uid_t)getpid();
 }
 
 /* Return: are we the user whose folder that is? */
@@ -157,9 +162,11 @@ static bool become_somebody(void)
 {
 	if (geteuid() != 0)
 		return false;
+	(void)snprintf(default_folder, sizeof(default_folder), "/tmp/dircache-%u", somebody_else());
+	(void)snprintf(default_socket, sizeof(default_socket), "%s/socket", default_folder);
 	(void)atexit(remove_default_folder);
 	remove_default_folder();
-	return seteuid(SOMEBODY_ELSE) == 0;
+	return seteuid(somebody_else()) == 0;
 }
 
 START_TEST(the_default_socket_folder_below_tmp_is_made_private)
@@ -169,9 +176,9 @@ START_TEST(the_default_socket_folder_below_tmp_is_made_private)
 	if (!become_somebody())
 		return;
 	umask(0);
-	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), 0);
-	ck_assert_int_eq(mode_of(DEFAULT_FOLDER), 0700);
-	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), 0); /* found is as good */
+	ck_assert_int_eq(path_make_socket_folder(default_socket, &err), 0);
+	ck_assert_int_eq(mode_of(default_folder), 0700);
+	ck_assert_int_eq(path_make_socket_folder(default_socket, &err), 0); /* found is as good */
 }
 END_TEST
 
@@ -181,9 +188,9 @@ START_TEST(the_default_socket_folder_below_tmp_is_refused_when_it_is_open)
 
 	if (!become_somebody())
 		return;
-	ck_assert_int_eq(mkdir(DEFAULT_FOLDER, 0700), 0);
-	ck_assert_int_eq(chmod(DEFAULT_FOLDER, 0755), 0);
-	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), -EPERM);
+	ck_assert_int_eq(mkdir(default_folder, 0700), 0);
+	ck_assert_int_eq(chmod(default_folder, 0755), 0);
+	ck_assert_int_eq(path_make_socket_folder(default_socket, &err), -EPERM);
 	unit_ck_err(&err, ERR_PERMISSION_DENIED, "755");
 }
 END_TEST
@@ -195,9 +202,9 @@ START_TEST(the_default_socket_folder_below_tmp_is_refused_when_it_is_another_use
 	if (!become_somebody())
 		return;
 	ck_assert_int_eq(seteuid(0), 0);
-	ck_assert_int_eq(mkdir(DEFAULT_FOLDER, 0700), 0);
-	ck_assert_int_eq(seteuid(SOMEBODY_ELSE), 0);
-	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), -EPERM);
+	ck_assert_int_eq(mkdir(default_folder, 0700), 0);
+	ck_assert_int_eq(seteuid(somebody_else()), 0);
+	ck_assert_int_eq(path_make_socket_folder(default_socket, &err), -EPERM);
 	unit_ck_err(&err, ERR_PERMISSION_DENIED, "belongs to user 0");
 }
 END_TEST
@@ -208,8 +215,8 @@ START_TEST(a_symlink_in_place_of_the_default_socket_folder_is_refused)
 
 	if (!become_somebody())
 		return;
-	ck_assert_int_eq(symlink("/", DEFAULT_FOLDER), 0);
-	ck_assert_int_eq(path_make_socket_folder(DEFAULT_SOCKET, &err), -EPERM);
+	ck_assert_int_eq(symlink("/", default_folder), 0);
+	ck_assert_int_eq(path_make_socket_folder(default_socket, &err), -EPERM);
 	unit_ck_err(&err, ERR_PERMISSION_DENIED, "not a directory");
 }
 END_TEST
