@@ -142,6 +142,12 @@ START_TEST(another_number_of_descriptors_than_announced_is_refused_and_they_are_
 }
 END_TEST
 
+static bool three_are_held(void *ctx)
+{
+	(void)ctx;
+	return service.n_fds == 3;
+}
+
 START_TEST(descriptors_of_a_request_that_never_became_whole_are_closed)
 {
 	struct wire_out message = { 0 };
@@ -158,8 +164,7 @@ START_TEST(descriptors_of_a_request_that_never_became_whole_are_closed)
 	peer_send(&peer, message.data, message.len - 1, fds, 3);
 	wire_out_fini(&message);
 	close_files(fds, 3);
-	run_for_ms(20);
-	ck_assert_uint_eq(service.n_fds, 3);
+	run_until(three_are_held, NULL);
 	peer_close(&peer);
 	run_until(none_open, NULL);
 	run_until_idle();
