@@ -33,12 +33,8 @@ def digest_of(data):
 
 
 def directory_of(names):
-    """A Directory message of files: bytes by name. Not by reapi.encode_directory(), which minds no time."""
-    nodes = [
-        reapi.bytes_field(1, name) + reapi.bytes_field(2, reapi.encode_digest(digest))
-        for name, digest in sorted(names.items())
-    ]
-    return b"".join(reapi.bytes_field(1, node) for node in nodes)
+    """A Directory message of files: digests by name."""
+    return reapi.encode_directory([(name, digest, False) for name, digest in names.items()], [], [])
 
 
 def descriptor_of(data):

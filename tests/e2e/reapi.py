@@ -64,15 +64,15 @@ def encode_digest(digest):
 
 def encode_directory(files, directories, symlinks):
     """The canonical Directory: each list of tuples (name, digest or target, executable) sorted by name."""
-    out = b""
+    out = []
     for name, digest, executable in sorted(files):
         node = bytes_field(1, name) + bytes_field(2, encode_digest(digest)) + number_field(4, int(executable))
-        out += bytes_field(1, node)
+        out.append(bytes_field(1, node))
     for name, digest in sorted(directories):
-        out += bytes_field(2, bytes_field(1, name) + bytes_field(2, encode_digest(digest)))
+        out.append(bytes_field(2, bytes_field(1, name) + bytes_field(2, encode_digest(digest))))
     for name, target in sorted(symlinks):
-        out += bytes_field(3, bytes_field(1, name) + bytes_field(2, target))
-    return out
+        out.append(bytes_field(3, bytes_field(1, name) + bytes_field(2, target)))
+    return b"".join(out)
 
 
 def fill(message, **values):
