@@ -168,6 +168,21 @@ static DIR *open_stream(int dirfd, const char *name, int *r, struct err *err)
 	return dir;
 }
 
+int blob_store_is_empty(struct blob_store *store, struct err *err)
+{
+	int r = 0;
+
+	for (unsigned kind = 0; kind < BLOB_KINDS; kind++) {
+		DIR *dir = open_stream(store->store_fd, kind_names[kind], &r, err);
+		const struct dirent *entry = dir ? disk_readdir(dir, &r) : NULL;
+
+		disk_closedir(dir);
+		if (entry || r < 0)
+			return r < 0 ? r : 0;
+	}
+	return 1;
+}
+
 int blob_store_clean(struct blob_store *store, struct err *err)
 {
 	char ours[BLOB_TEMPORARY_SIZE];
@@ -233,7 +248,7 @@ int blob_stat(struct blob_store *store, const struct digest *digest, enum blob_k
 	int r;
 
 	blob_print_name(digest->hash, &name);
-	r = blob_look(store, digest, kind, &name, &st, err);
+	r = blob_check(store, digest, kind, &name, &st, err);
 	if (r == 0)
 		fill_info(info, digest, &st);
 	return r;
@@ -298,7 +313,8 @@ static int open_kind(struct blob_store *store, const struct digest *digest, enum
 		return err_errno(err, opened, "opening blob %s", DIGEST_TEXT(digest));
 	if ((r = disk_fstat(opened, &st)) < 0)
 		return err_errno(err, r, "looking at blob %s", DIGEST_TEXT(digest));
-	if ((r = compare(store, digest, kind, &st)) == 0)
+	if ((r = compare(store, digest, kind, &st)) == 0 &&
+	    (r = blob_check_bytes(store, opened, digest, err)) == 0)
 		*fd = TAKE_FD(opened);
 	return r;
 }
@@ -407,30 +423,29 @@ int blob_discard(struct blob_store *store, const struct digest *digest, enum blo
 
 /* ---- scanning ---- */
 
-/* Look at one name of a fan-out folder; call back if it is one of ours. */
+/* Look at one name of a fan-out folder. Return: 0 if it is one of ours, BLOB_MISSING, or a negative errno. */
 static int scan_entry(struct blob_store *store, enum blob_kind kind, unsigned fanout, const char *name,
-		      struct blob_info *info)
+		      struct blob_found *found)
 {
+	struct digest *digest = &found->info.digest;
 	struct blob_name path;
 	struct stat st;
 	int r;
 
-	if (digest_parse_hash(name, strlen(name), info->digest.hash) < 0 || info->digest.hash[0] != fanout)
+	if (digest_parse_hash(name, strlen(name), digest->hash) < 0 || digest->hash[0] != fanout)
 		return BLOB_MISSING;
-	blob_print_name(info->digest.hash, &path);
+	blob_print_name(digest->hash, &path);
 	r = disk_fstatat(store->kind_fds[kind], path.text, &st, AT_SYMLINK_NOFOLLOW);
 	if (r < 0)
 		return r == -ENOENT ? BLOB_MISSING : r;
-	if (!blob_is_published(store, kind, &st))
-		return BLOB_CHANGED;
-	info->digest.size = (uint64_t)st.st_size;
-	info->allocated = blob_allocated(&st);
+	found->is_changed = !blob_is_published(store, kind, &st);
+	digest->size = (uint64_t)st.st_size;
+	found->info.allocated = blob_allocated(&st);
 	return 0;
 }
 
 int blob_scan(struct blob_store *store, enum blob_kind kind, unsigned fanout,
-	      void (*found)(void *ctx, enum blob_kind kind, const struct blob_info *info), void *ctx,
-	      struct err *err)
+	      void (*found)(void *ctx, const struct blob_found *found), void *ctx, struct err *err)
 {
 	char name[3] = { 0 };
 	struct dirent *entry;
@@ -446,11 +461,11 @@ int blob_scan(struct blob_store *store, enum blob_kind kind, unsigned fanout,
 	if (!dir)
 		return r;
 	while ((entry = disk_readdir(dir, &r))) {
-		struct blob_info info;
-		int looked = scan_entry(store, kind, fanout, entry->d_name, &info);
+		struct blob_found one;
+		int looked = scan_entry(store, kind, fanout, entry->d_name, &one);
 
 		if (looked == 0)
-			found(ctx, kind, &info);
+			found(ctx, &one);
 		if (looked < 0) {
 			r = looked;
 			break;

@@ -72,6 +72,18 @@ DEFINE_AUTO(blob_store);
  * negative errno. */
 int blob_store_clean(struct blob_store *store, struct err *err);
 
+/**
+ * Doubt files that look as they were published, since the machine may have crashed before their bytes reached
+ * the disk; or doubt them no longer. Meanwhile blob_stat(), blob_open(), blob_renew() and all that stores
+ * hash what is there; blob_link() does not: a kind that is linked was obtained by one of those before.
+ * Any thread.
+ */
+void blob_store_doubt(struct blob_store *store, bool doubt);
+bool blob_store_in_doubt(const struct blob_store *store);
+
+/* Has no blob a name here? Return: 1 or 0, or a negative errno with err. */
+int blob_store_is_empty(struct blob_store *store, struct err *err);
+
 /* The modification time of everything published, and of files made afresh in trees. Does not block. */
 struct timespec blob_mtime(const struct blob_store *store);
 
@@ -212,13 +224,31 @@ int blob_copy(struct blob_store *store, const struct digest *digest, int dirfd, 
 int blob_discard(struct blob_store *store, const struct digest *digest, enum blob_kind kind, struct err *err);
 
 /**
+ * Hash the inode that has a blob's name, whatever it looks like. Wrong bytes, and those that the disk does
+ * not give back, are taken out of the store; right ones in an inode that was changed get a fresh one.
+ *
+ * @digest     its size is not looked at
+ * @info       out, with the size that is right
+ * @n_changed  out: inodes that were taken out
+ *
+ * Return: 0 (right, in a fresh inode), BLOB_EXISTS (right), BLOB_MISSING (there is none, or it was wrong), or
+ * a negative errno.
+ */
+int blob_settle(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
+		struct blob_info *info, unsigned *n_changed, struct err *err);
+
+/* What blob_scan() finds. */
+struct blob_found {
+	struct blob_info info;
+	bool is_changed; /* it is not as it was published, whatever its size */
+};
+
+/**
  * Call back for every name in one fan-out folder (0 to 255) of one kind, that is a whole digest hash.
  *
- * Files that are none of ours, or that were changed since, are passed over: the latter are replaced when the
- * same bytes are stored again. Return: 0, or a negative errno.
+ * Return: 0, or a negative errno.
  */
 int blob_scan(struct blob_store *store, enum blob_kind kind, unsigned fanout,
-	      void (*found)(void *ctx, enum blob_kind kind, const struct blob_info *info), void *ctx,
-	      struct err *err);
+	      void (*found)(void *ctx, const struct blob_found *found), void *ctx, struct err *err);
 
 #endif

@@ -111,7 +111,7 @@ static int enter(struct blob_draft *draft, const struct digest *digest, struct b
 			r = link_draft(draft, store->kind_fds[draft->kind], name.text);
 		if (r != -EEXIST)
 			break;
-		there = blob_look(store, digest, draft->kind, &name, &st, NULL);
+		there = blob_check(store, digest, draft->kind, &name, &st, NULL);
 		if (there == 0) {
 			info->allocated = blob_allocated(&st);
 			return BLOB_EXISTS;

@@ -22,6 +22,7 @@ struct blob_store {
 	atomic_uint_least64_t n_temporary;
 	atomic_bool no_tmpfile; /* the file system has no O_TMPFILE */
 	atomic_bool no_reflink; /* ... and no FICLONE */
+	atomic_bool in_doubt;   /* blob_store_doubt() */
 };
 
 /* A blob's name below its kind's folder: `ab/abcdef...`. */
@@ -47,6 +48,13 @@ bool blob_is_published(const struct blob_store *store, enum blob_kind kind, cons
 /* blob_stat() by name, with the inode's stat. Does not fail on what is there: BLOB_CHANGED. */
 int blob_look(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
 	      const struct blob_name *name, struct stat *st, struct err *err);
+
+/* blob_look(), and while the store is in doubt the bytes are hashed as well. */
+int blob_check(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+	       const struct blob_name *name, struct stat *st, struct err *err);
+
+/* Hash what an open blob holds, while the store is in doubt. Return: 0, BLOB_CHANGED, or a negative errno. */
+int blob_check_bytes(struct blob_store *store, int fd, const struct digest *digest, struct err *err);
 
 /* Make the fan-out folder of a name; it may be there. Return: 0, or a negative errno. */
 int blob_make_fanout(struct blob_store *store, enum blob_kind kind, const struct blob_name *name);

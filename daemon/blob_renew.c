@@ -180,7 +180,7 @@ int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blo
 
 	*n_changed = 0;
 	blob_print_name(digest->hash, &name);
-	if ((own = blob_look(store, digest, kind, &name, &st, err)) < 0)
+	if ((own = blob_check(store, digest, kind, &name, &st, err)) < 0)
 		return own;
 	if (own == 0 && (!links_used_up || has_links_left(store, kind, &name))) {
 		*info = (struct blob_info){ .digest = *digest, .allocated = blob_allocated(&st) };
@@ -193,6 +193,34 @@ int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blo
 	if (own == 0 || others == BLOB_CHANGED)
 		return renew(&renewal, (const enum blob_kind[]){ kind, other }, 2, err);
 	return renew(&renewal, (const enum blob_kind[]){ other, kind }, 2, err);
+}
+
+int blob_settle(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
+		struct blob_info *info, unsigned *n_changed, struct err *err)
+{
+	struct renewal renewal = { writer, digest, kind, false, info, n_changed };
+	AUTO_CLOSE int fd = -1;
+	struct digest found;
+	struct stat st;
+	int r = open_source(&renewal, kind, &fd, &st);
+
+	*n_changed = 0;
+	if (r < 0)
+		return err_errno(err, r, "opening blob %s", DIGEST_TEXT(digest));
+	if (r == BLOB_MISSING)
+		return r;
+	if (r == 0)
+		r = blob_stream(writer, fd, -1, (uint64_t)st.st_size, &found, err);
+	if (r < 0 && r != -EIO)
+		return r;
+	if (r != 0 || memcmp(found.hash, digest->hash, DIGEST_HASH_SIZE) != 0) {
+		r = take_out(&renewal, kind, &st, err);
+		return r < 0 ? r : BLOB_MISSING;
+	}
+	if (!blob_is_published(writer->store, kind, &st))
+		return blob_renew(writer, &found, kind, false, info, n_changed, err);
+	*info = (struct blob_info){ .digest = found, .allocated = blob_allocated(&st) };
+	return BLOB_EXISTS;
 }
 
 int blob_read_renewed(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,

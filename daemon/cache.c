@@ -59,6 +59,9 @@ static int open_store(struct cache *cache, struct err *err)
 	cache->store = blob_store_open(cache->store_fd, err);
 	if (!cache->store)
 		return -EIO;
+	if ((r = blob_store_is_empty(cache->store, err)) < 0)
+		return r;
+	cache->is_empty = r;
 	cache->staging = staging_open(cache->store_fd, err);
 	return cache->staging ? 0 : -EIO;
 }
@@ -127,27 +130,55 @@ int cache_open(struct cache *cache, struct event_base *base, const struct cache_
 
 /* ---- load ---- */
 
-static void sink_blob(void *ctx, const struct index_blob *blob)
+/* On the lane, as all of the sink: nobody else knows of what it fills yet. */
+static void sink_begin(void *ctx, const struct index_loaded *loaded)
+{
+	struct cache *cache = ctx;
+	struct err err = { 0 };
+
+	cache->load_synced = loaded->is_doubtful ? loaded->synced : UINT64_MAX;
+	cache->suspects.n = 0;
+	cache->n_loaded_trees = 0;
+	catalog_begin(cache->catalog, loaded->n_blobs);
+	tags_clear(cache->tags);
+	if (loaded->is_new && tags_read_back(cache->tags, &err) < 0)
+		log_warning("%s", err.text);
+}
+
+static void suspect(struct suspects *suspects, const struct index_blob *blob)
+{
+	suspects->rows = xgrow(suspects->rows, suspects->n, &suspects->capacity, sizeof(*blob));
+	suspects->rows[suspects->n++] = *blob;
+}
+
+static bool sink_blob(void *ctx, const struct index_blob *blob)
 {
 	struct cache *cache = ctx;
 
-	catalog_load(cache->catalog, blob);
+	if (blob->used < cache->load_synced) {
+		catalog_load(cache->catalog, blob);
+	} else {
+		catalog_tick_seen(cache->catalog, blob->used);
+		suspect(&cache->suspects, blob);
+	}
+	return true;
 }
 
-static void sink_tree(void *ctx, const struct index_tree *tree)
+static bool sink_tree(void *ctx, const struct index_tree *tree)
 {
 	struct cache *cache = ctx;
 
 	cache->loaded_trees = xgrow(cache->loaded_trees, cache->n_loaded_trees, &cache->loaded_trees_capacity,
 				    sizeof(*tree));
 	cache->loaded_trees[cache->n_loaded_trees++] = *tree;
+	return true;
 }
 
-static void sink_tag(void *ctx, const struct index_tag *tag)
+static bool sink_tag(void *ctx, const struct index_tag *tag)
 {
 	struct cache *cache = ctx;
 
-	tags_load(cache->tags, tag);
+	return tags_load(cache->tags, tag);
 }
 
 static int by_use(const void *a, const void *b)
@@ -178,6 +209,27 @@ static bool load_step(struct slice *slice)
 	return true;
 }
 
+/* Say what the last stop was, and believe no file that may have lost its bytes. */
+static void begin_doubt(struct cache *cache, const struct index_loaded *loaded)
+{
+	if (loaded->damage.set)
+		log_error("%s; it is set aside as '%s'", loaded->damage.text, loaded->aside);
+	if (loaded->is_new)
+		tags_keep(cache->tags);
+	if (!loaded->is_doubtful || cache->is_empty)
+		return;
+	if (loaded->is_new)
+		log_warning("the store has no index: blobs are looked up in it, and hashed before they are "
+			    "used, until all are; tags are read back (%zu), and trees will be resolved again",
+			    tags_n(cache->tags));
+	else
+		log_warning(
+			"the machine has crashed: %zu blobs that may not have reached the disk, and those "
+			"that the index does not have, are hashed before they are used",
+			cache->suspects.n);
+	blob_store_doubt(cache->store, true);
+}
+
 static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded, const struct err *err)
 {
 	struct cache *cache = ctx;
@@ -189,16 +241,19 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 	}
 	if (cache->n_loaded_trees)
 		qsort(cache->loaded_trees, cache->n_loaded_trees, sizeof(*cache->loaded_trees), by_use);
+	begin_doubt(cache, loaded);
 	cache->recovery = recovery_start(
 		&(struct recovery_parts){
 			.pool = cache->pool,
 			.slicer = cache->slicer,
 			.store = cache->store,
 			.staging = cache->staging,
+			.writers = cache->writers,
 			.catalog = cache->catalog,
 			.index = cache->index,
+			.counters = &cache->counters,
 		},
-		!loaded->was_clean && !loaded->is_new);
+		!loaded->was_clean, &cache->suspects);
 	if (cache->stopping)
 		recovery_stop(cache->recovery);
 	slice_init(&cache->load_slice, load_step);
@@ -207,8 +262,9 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 
 void cache_load(struct cache *cache, void (*loaded)(void *ctx, int r, const struct err *err), void *ctx)
 {
-	cache->sink =
-		(struct index_sink){ .blob = sink_blob, .tree = sink_tree, .tag = sink_tag, .ctx = cache };
+	cache->sink = (struct index_sink){
+		.begin = sink_begin, .blob = sink_blob, .tree = sink_tree, .tag = sink_tag, .ctx = cache
+	};
 	cache->loaded = loaded;
 	cache->loaded_ctx = ctx;
 	cache->loading = true;
@@ -255,6 +311,7 @@ void cache_close(struct cache *cache)
 	claims_free(cache->claims);
 	space_free(cache->space);
 	free(cache->loaded_trees);
+	free(cache->suspects.rows);
 	disk_close(cache->lock_fd);
 	disk_close(cache->store_fd);
 }

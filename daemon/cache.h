@@ -67,10 +67,13 @@ struct cache {
 	uint64_t started_ns;
 	bool ready;
 	bool stopping; /* begin nothing in the background */
+	bool is_empty; /* no blob was there when the store was opened */
 
 	/* Private: while the index is read. */
 	bool loading;
 	struct index_sink sink;
+	uint64_t load_synced;     /* rows used since are suspects */
+	struct suspects suspects; /* until the recovery has them */
 	struct index_tree *loaded_trees;
 	size_t n_loaded_trees, loaded_trees_capacity;
 	void (*loaded)(void *ctx, int r, const struct err *err);

@@ -11,7 +11,8 @@
 enum {
 	SIZE_HINTS = 1 << 16, /* one byte a slot: large sizes are few and spread by a multiplication */
 	SLAB_ENTRIES = 1024,
-	BLOCK = 512, /* the unit of st_blocks: stat(2) */
+	RESERVE_MAX = 4 << 20, /* room made for what is merely expected: 64 MiB of slots */
+	BLOCK = 512,           /* the unit of st_blocks: stat(2) */
 };
 
 /* Entries live in slabs: a malloc for each would cost a fifth of the memory. */
@@ -46,18 +47,35 @@ struct catalog *catalog_new(void)
 	return catalog;
 }
 
-void catalog_free(struct catalog *catalog)
+static void free_slabs(struct catalog *catalog)
 {
 	struct slab *next;
 
-	if (!catalog)
-		return;
 	for (struct slab *slab = catalog->slabs; slab; slab = next) {
 		next = slab->next;
 		free(slab);
 	}
+	catalog->slabs = NULL;
+	catalog->n_in_slab = SLAB_ENTRIES;
+}
+
+void catalog_free(struct catalog *catalog)
+{
+	if (!catalog)
+		return;
+	free_slabs(catalog);
 	map_fini(&catalog->map);
 	free(catalog);
+}
+
+void catalog_begin(struct catalog *catalog, uint64_t n_blobs)
+{
+	free_slabs(catalog);
+	catalog->free = NULL;
+	catalog->totals = (struct catalog_totals){ 0 };
+	map_fini(&catalog->map);
+	map_init(&catalog->map);
+	map_reserve(&catalog->map, n_blobs < RESERVE_MAX ? n_blobs : RESERVE_MAX);
 }
 
 static struct catalog_entry *take_entry(struct catalog *catalog)

@@ -41,6 +41,9 @@ struct catalog_entry *catalog_find(const struct catalog *catalog, const struct d
 /* Is this kind there, with this size? */
 bool catalog_has(const struct catalog *catalog, const struct digest *digest, enum blob_kind kind);
 
+/* Forget all blobs, before anybody holds one; make room for so many. */
+void catalog_begin(struct catalog *catalog, uint64_t n_blobs);
+
 /* Take in what the index had. */
 void catalog_load(struct catalog *catalog, const struct index_blob *blob);
 

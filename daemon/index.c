@@ -2,6 +2,7 @@
 #include "daemon/index.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +22,7 @@ struct commit_job {
 	struct index *index; /* its db is the lane's */
 
 	/* Out. */
-	uint64_t n_commits;
+	struct index_outcome outcome;
 };
 
 struct index {
@@ -99,14 +100,26 @@ struct load_job {
 	void *ctx;
 };
 
+static int open_and_read(struct load_job *load, struct index_db **db)
+{
+	int r = index_db_open(load->index->folder, db, &load->loaded, &load->err);
+
+	if (r == 0)
+		r = index_db_load(*db, &load->sink, &load->loaded, &load->err);
+	if (r != -EUCLEAN)
+		return r;
+	load->loaded.damage = load->err;
+	err_clear(&load->err);
+	r = index_db_replace(*db, &load->loaded, &load->err);
+	return r < 0 ? r : index_db_load(*db, &load->sink, &load->loaded, &load->err);
+}
+
 static enum job_next run_load(struct job *job)
 {
 	struct load_job *load = (struct load_job *)job;
 	AUTO(index_db) db = NULL;
 
-	load->result = index_db_open(load->index->folder, &db, &load->loaded, &load->err);
-	if (load->result == 0)
-		load->result = index_db_load(db, &load->sink, &load->loaded.n_blobs, &load->err);
+	load->result = open_and_read(load, &db);
 	if (load->result == 0)
 		load->index->db = TAKE(db);
 	return JOB_DONE;
@@ -219,6 +232,16 @@ void index_batch_touch_tree(struct index_batch *batch, const struct digest *dige
 	tree->hits = hits;
 }
 
+void index_batch_synced(struct index_batch *batch, uint64_t synced)
+{
+	add(batch, INDEX_SYNCED)->synced = synced;
+}
+
+void index_batch_settled(struct index_batch *batch)
+{
+	(void)add(batch, INDEX_SETTLED);
+}
+
 size_t index_batch_size(const struct index_batch *batch)
 {
 	return batch->n_changes;
@@ -230,7 +253,8 @@ static enum job_next run_commit(struct job *job)
 {
 	struct commit_job *commit = (struct commit_job *)job;
 
-	commit->n_commits = index_db_commit(commit->index->db, &commit->batches);
+	commit->outcome = (struct index_outcome){ 0 };
+	index_db_commit(commit->index->db, &commit->batches, &commit->outcome);
 	return JOB_DONE;
 }
 
@@ -267,7 +291,12 @@ static void on_committed(struct job *job)
 	struct index *index = commit->index;
 	struct list answers, *l;
 
-	index->n_commits += commit->n_commits;
+	index->n_commits += commit->outcome.n_commits;
+	if (commit->outcome.damage.set)
+		log_error(
+			"the index was damaged and is set aside, as %s; a new one takes what comes, and the "
+			"next start will find the rest in the store",
+			commit->outcome.damage.text);
 	list_init(&answers);
 	while ((l = list_pop(&commit->batches)))
 		list_append(&answers, l);

@@ -48,18 +48,39 @@ struct index_tag {
 	uint32_t uid; /* its owner */
 };
 
-/* Where index_load() puts what it reads; called on the lane. Values are borrowed for the call. */
-struct index_sink {
-	void (*blob)(void *ctx, const struct index_blob *blob); /* ascending by hash */
-	void (*tree)(void *ctx, const struct index_tree *tree); /* in no order */
-	void (*tag)(void *ctx, const struct index_tag *tag);
-	void *ctx;
-};
+enum { INDEX_ASIDE_SIZE = sizeof("index.sqlite.damaged-9") };
 
 struct index_loaded {
-	bool was_clean; /* the last stop was clean: blobs and files agree */
-	bool is_new;    /* the index was made just now */
-	uint64_t n_blobs;
+	/*
+	 * The last stop was clean: rows and files agree, and all of both is on the disk for good. Else the
+	 * two have to be brought together; index_batch_settled() tells when that is done.
+	 */
+	bool was_clean;
+	bool is_new; /* rows and files were never brought together: a new store, or its index was lost */
+	/*
+	 * The machine was started again since, or nobody knows: what was used at or after @synced may have
+	 * its name, size and times on the disk without its bytes.
+	 */
+	bool is_doubtful;
+	uint64_t synced;
+	uint64_t n_blobs; /* about: for making room */
+
+	/* The index was damaged (these words), and is @aside now, in the same folder; this one is new. */
+	struct err damage;
+	char aside[INDEX_ASIDE_SIZE];
+};
+
+/*
+ * Where index_load() puts what it reads; called on the lane. Values are borrowed for the call. Those that
+ * return false say that the row makes no sense: then the index is damaged.
+ */
+struct index_sink {
+	/* Before the first row. Comes once more when what was read is void: to be forgotten. */
+	void (*begin)(void *ctx, const struct index_loaded *loaded);
+	bool (*blob)(void *ctx, const struct index_blob *blob); /* ascending by hash */
+	bool (*tree)(void *ctx, const struct index_tree *tree); /* ascending by hash */
+	bool (*tag)(void *ctx, const struct index_tag *tag);    /* in no order */
+	void *ctx;
 };
 
 /**
@@ -73,7 +94,8 @@ struct index *index_new(struct event_base *base, const char *folder);
 
 /**
  * Open (or create) the database on the lane, read all of it into the sink, then call done on the loop.
- * The store is marked as not cleanly stopped before the first value is read.
+ * The store is marked as not cleanly stopped before the first value is read. A damaged index is set aside, as
+ * index.sqlite.damaged-N with its WAL, and a new one takes its place.
  *
  * done gets r < 0 with err: -EPROTO for a store of a newer version, or what SQLite or the disk said.
  */
@@ -96,6 +118,11 @@ void index_batch_drop_tag(struct index_batch *batch, const char *name);
 void index_batch_touch_blob(struct index_batch *batch, const struct digest *digest, uint64_t used);
 void index_batch_touch_tree(struct index_batch *batch, const struct digest *digest, uint64_t used,
 			    uint64_t hits);
+
+/* What was used before this time is on the disk for good. */
+void index_batch_synced(struct index_batch *batch, uint64_t synced);
+/* Rows and files agree, and what was doubtful was compared with its digest. */
+void index_batch_settled(struct index_batch *batch);
 
 size_t index_batch_size(const struct index_batch *batch); /* changes in it */
 

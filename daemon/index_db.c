@@ -1,25 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/index_internal.h"
+#include "daemon/index_sql.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
-#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
 
-enum { APPLICATION_ID = 0x64697263 }; /* "dirc", for file(1) */
+enum {
+	APPLICATION_ID = 0x64697263, /* "dirc", for file(1) */
+	ASIDE_MAX = 9,               /* damaged indexes that are kept; the last of them makes way */
+	FORMAT_MAX = 2,              /* of the file, at 18 and 19: 1 without, 2 with a WAL */
+	BLOBS_A_PAGE = 60,           /* rows in 4 KiB, when there is little else in the database */
+};
 
 /*
  * Tables are keyed by hash and hold nothing else (WITHOUT ROWID): a million blobs take 62 MB and are read in
  * key order as they lie.
+ *
+ * In meta are: `clean`, was the last stop clean; `boot`, the boot of the machine since which files and rows
+ * were last brought together: there is none as long as that was never done; `synced`, what was used before
+ * that time is on the disk for good.
  */
 static const char schema[] =
-	"CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;"
 	"CREATE TABLE blobs ("
 	"	hash BLOB PRIMARY KEY CHECK (length(hash) = 32),"
 	"	size INTEGER NOT NULL CHECK (size >= 0),"
@@ -46,22 +54,6 @@ static const char schema[] =
 	") WITHOUT ROWID;"
 	"INSERT INTO meta VALUES ('clean', 0);";
 
-static const char *const changes[INDEX_OPS] = {
-	[INDEX_PUT_BLOB] = "INSERT OR REPLACE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-	[INDEX_DROP_BLOB] = "DELETE FROM blobs WHERE hash = ?1",
-	[INDEX_TOUCH_BLOB] = "UPDATE blobs SET used = ?2 WHERE hash = ?1",
-	[INDEX_PUT_TREE] = "INSERT OR REPLACE INTO trees VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-	[INDEX_DROP_TREE] = "DELETE FROM trees WHERE hash = ?1",
-	[INDEX_TOUCH_TREE] = "UPDATE trees SET used = ?2, hits = ?3 WHERE hash = ?1",
-	[INDEX_PUT_TAG] = "INSERT OR REPLACE INTO tags VALUES (?1, ?2, ?3, ?4)",
-	[INDEX_DROP_TAG] = "DELETE FROM tags WHERE name = ?1",
-};
-
-struct index_db {
-	sqlite3 *handle;
-	sqlite3_stmt *changes[INDEX_OPS];
-};
-
 /* ---- what SQLite says ---- */
 
 static int errno_of(sqlite3 *handle, int code)
@@ -69,6 +61,10 @@ static int errno_of(sqlite3 *handle, int code)
 	int system = sqlite3_system_errno(handle);
 
 	switch (code & 0xff) {
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+	case SQLITE_ERROR: /* our SQL is right, so the schema is not, or the header's format */
+		return -EUCLEAN;
 	case SQLITE_FULL:
 		return -ENOSPC;
 	case SQLITE_IOERR:
@@ -89,58 +85,55 @@ static int errno_of(sqlite3 *handle, int code)
 	}
 }
 
-static int fail(struct index_db *db, int code, const char *what, struct err *err)
+int index_fail(struct index_db *db, int code, const char *what, struct err *err)
 {
 	int r = errno_of(db->handle, code);
-	bool is_damaged = (code & 0xff) == SQLITE_CORRUPT || (code & 0xff) == SQLITE_NOTADB;
 
 	(void)err_set(err, err_code_of_errno(-r), "%s the index: %s%s", what,
-		      is_damaged ? "it is damaged: " : "", sqlite3_errmsg(db->handle));
+		      r == -EUCLEAN ? "it is damaged: " : "", sqlite3_errmsg(db->handle));
 	return r;
 }
 
-/* What was read cannot have been written by us. */
-static int refuse_row(const char *table, struct err *err)
-{
-	(void)err_set(err, ERR_INTERNAL, "reading the index: it is damaged: a row of '%s' makes no sense",
-		      table);
-	return -EIO;
-}
-
-static int execute(struct index_db *db, const char *sql, const char *what, struct err *err)
+int index_execute(struct index_db *db, const char *sql, const char *what, struct err *err)
 {
 	int code = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
 
-	return code == SQLITE_OK ? 0 : fail(db, code, what, err);
+	return code == SQLITE_OK ? 0 : index_fail(db, code, what, err);
 }
 
-/* A statement, finalized at the end of its scope. */
-#define AUTO_STATEMENT CLEANUP(finalize)
-
-static void finalize(sqlite3_stmt **statement)
-{
-	(void)sqlite3_finalize(*statement);
-}
-
-static int prepare(struct index_db *db, const char *sql, sqlite3_stmt **statement, struct err *err)
+int index_prepare(struct index_db *db, const char *sql, sqlite3_stmt **statement, struct err *err)
 {
 	int code = sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, statement, NULL);
 
-	return code == SQLITE_OK ? 0 : fail(db, code, "preparing", err);
+	return code == SQLITE_OK ? 0 : index_fail(db, code, "preparing", err);
+}
+
+/* The first row that a query gives goes to take(). Return: 1, 0 when there is none, or a negative errno. */
+static int query(struct index_db *db, const char *sql, void (*take)(sqlite3_stmt *row, void *out), void *out,
+		 struct err *err)
+{
+	AUTO_STATEMENT sqlite3_stmt *statement = NULL;
+	int code, r;
+
+	if ((r = index_prepare(db, sql, &statement, err)) < 0)
+		return r;
+	code = sqlite3_step(statement);
+	if (code == SQLITE_ROW)
+		take(statement, out);
+	return code == SQLITE_ROW ? 1 : code == SQLITE_DONE ? 0 : index_fail(db, code, "reading", err);
+}
+
+static void take_number(sqlite3_stmt *row, void *out)
+{
+	*(int64_t *)out = sqlite3_column_int64(row, 0);
 }
 
 /* The one number that a query gives; *value stays where it gives none. */
 static int query_number(struct index_db *db, const char *sql, int64_t *value, struct err *err)
 {
-	AUTO_STATEMENT sqlite3_stmt *statement = NULL;
-	int code, r;
+	int r = query(db, sql, take_number, value, err);
 
-	if ((r = prepare(db, sql, &statement, err)) < 0)
-		return r;
-	code = sqlite3_step(statement);
-	if (code == SQLITE_ROW)
-		*value = sqlite3_column_int64(statement, 0);
-	return code == SQLITE_ROW || code == SQLITE_DONE ? 0 : fail(db, code, "reading", err);
+	return r < 0 ? r : 0;
 }
 
 /* ---- opening ---- */
@@ -173,7 +166,12 @@ static int prepare_file(const char *path, struct err *err)
 	if ((size_t)n < sizeof(header) || memcmp(header, "SQLite format 3", 16) != 0)
 		return 0; /* new, or SQLite will say what it thinks of it */
 	version = (uint32_t)v[0] << 24 | (uint32_t)v[1] << 16 | (uint32_t)v[2] << 8 | v[3];
-	return version > INDEX_VERSION ? refuse_version(version, err) : 0;
+	if (version > INDEX_VERSION)
+		return refuse_version(version, err);
+	if (header[18] <= FORMAT_MAX && header[19] <= FORMAT_MAX)
+		return 0;
+	/* SQLite would read it, and call it read-only. */
+	return err_errno(err, -EUCLEAN, "opening the index '%s'", path);
 }
 
 /* As long as the version is not known nothing may be written, not even what a WAL holds into the database. */
@@ -188,7 +186,7 @@ static int check_version(struct index_db *db, int64_t *version, struct err *err)
 	int r;
 
 	/* EXCLUSIVE before the first look: the daemon owns the store, and no shared memory is needed. */
-	if ((r = execute(db, "PRAGMA locking_mode = EXCLUSIVE", "opening", err)) < 0 ||
+	if ((r = index_execute(db, "PRAGMA locking_mode = EXCLUSIVE", "opening", err)) < 0 ||
 	    (r = query_number(db, "PRAGMA user_version", version, err)) < 0 ||
 	    (r = query_number(db, "PRAGMA application_id", &application, err)) < 0)
 		return r;
@@ -205,31 +203,10 @@ static int create(struct index_db *db, struct err *err)
 	AUTO_FREE char *sql =
 		xasprintf("BEGIN IMMEDIATE; %s PRAGMA user_version = %d; PRAGMA application_id = %d; COMMIT",
 			  schema, INDEX_VERSION, APPLICATION_ID);
-	int r = execute(db, sql, "creating", err);
+	int r = index_execute(db, sql, "creating", err);
 
 	if (r < 0)
-		(void)execute(db, "ROLLBACK", "", NULL);
-	return r;
-}
-
-static int prepare_changes(struct index_db *db, struct err *err)
-{
-	int r = 0;
-
-	for (unsigned op = 0; op < INDEX_OPS && r == 0; op++)
-		r = prepare(db, changes[op], &db->changes[op], err);
-	return r;
-}
-
-/* From here on the stop counts as not clean: on disk, so that no crash of the machine can take it back. */
-static int mark_running(struct index_db *db, struct index_loaded *loaded, struct err *err)
-{
-	int64_t clean = 0;
-	int r = query_number(db, "SELECT value FROM meta WHERE key = 'clean'", &clean, err);
-
-	if (r == 0 && clean != 0)
-		r = execute(db, "UPDATE meta SET value = 0 WHERE key = 'clean'", "writing", err);
-	loaded->was_clean = r == 0 && clean != 0;
+		(void)index_execute(db, "ROLLBACK", "", NULL);
 	return r;
 }
 
@@ -246,7 +223,7 @@ static const char settings[] = "PRAGMA journal_mode = WAL;"
 			       "PRAGMA temp_store = MEMORY;"
 			       "PRAGMA trusted_schema = OFF";
 
-static int set_up(struct index_db *db, struct index_loaded *loaded, struct err *err)
+static int set_up(struct index_db *db, struct err *err)
 {
 	int64_t version = 0;
 	int r;
@@ -254,20 +231,67 @@ static int set_up(struct index_db *db, struct index_loaded *loaded, struct err *
 	if ((r = check_version(db, &version, err)) < 0)
 		return r;
 	allow_checkpoint_on_close(db, true);
-	if ((r = execute(db, settings, "opening", err)) < 0)
+	if ((r = index_execute(db, settings, "opening", err)) < 0)
 		return r;
-	loaded->is_new = version == 0;
-	if (loaded->is_new && (r = create(db, err)) < 0)
-		return r;
-	if ((r = mark_running(db, loaded, err)) < 0 || (r = prepare_changes(db, err)) < 0)
-		return r;
-	return execute(db, "PRAGMA synchronous = NORMAL", "opening", err);
+	return version == 0 ? create(db, err) : 0;
 }
 
-int index_db_open(const char *folder, struct index_db **opened, struct index_loaded *loaded, struct err *err)
+/* ---- what the last stop was, and where it left the store ---- */
+
+/* Which boot of the machine this is; "" where that cannot be known, which equals no other. */
+static void read_boot_id(char id[BOOT_ID_SIZE])
 {
-	AUTO(index_db) db = xcalloc(1, sizeof(*db));
-	AUTO_FREE char *path = xasprintf("%s/index.sqlite", folder);
+	AUTO_CLOSE int fd = disk_openat(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
+	ssize_t n = fd < 0 ? fd : disk_pread(fd, id, BOOT_ID_SIZE - 1, 0);
+
+	id[n > 0 ? n : 0] = '\0';
+	id[strspn(id, "0123456789abcdef-")] = '\0';
+}
+
+static void take_text(sqlite3_stmt *row, void *out)
+{
+	const char *text = (const char *)sqlite3_column_text(row, 0);
+
+	(void)snprintf(out, BOOT_ID_SIZE, "%s", text ? text : "");
+}
+
+static int read_state(struct index_db *db, struct index_loaded *loaded, struct err *err)
+{
+	int64_t clean = 0, synced = 0, pages = 0;
+	char boot[BOOT_ID_SIZE] = "";
+	int r, has_boot;
+
+	if ((r = query_number(db, "SELECT value FROM meta WHERE key = 'clean'", &clean, err)) < 0 ||
+	    (r = query_number(db, "SELECT value FROM meta WHERE key = 'synced'", &synced, err)) < 0 ||
+	    (r = has_boot = query(db, "SELECT value FROM meta WHERE key = 'boot'", take_text, boot, err)) <
+		    0 ||
+	    (r = query_number(db, "PRAGMA page_count", &pages, err)) < 0)
+		return r;
+	loaded->was_clean = clean != 0;
+	loaded->is_new = !clean && !has_boot;
+	loaded->is_doubtful = !clean && (!*boot || strcmp(boot, db->boot) != 0);
+	loaded->synced = synced > 0 ? (uint64_t)synced : 0;
+	loaded->n_blobs = (uint64_t)pages * BLOBS_A_PAGE;
+	return 0;
+}
+
+/* From here on the stop counts as not clean: on disk, so that no crash of the machine can take it back. */
+static int mark_running(struct index_db *db, struct err *err)
+{
+	AUTO_FREE char *sql = xasprintf("BEGIN IMMEDIATE;"
+					"UPDATE meta SET value = 0 WHERE key = 'clean';"
+					"INSERT OR REPLACE INTO meta VALUES ('boot', '%s');"
+					"COMMIT",
+					db->boot);
+
+	return index_execute(db, sql, "writing", err);
+}
+
+/* ---- the whole ---- */
+
+static int open_file(struct index_db *db, struct index_loaded *loaded, struct err *err)
+{
+	AUTO_FREE char *path = xasprintf("%s/index.sqlite", db->folder);
 	int code, r;
 
 	if ((r = prepare_file(path, err)) < 0)
@@ -275,12 +299,38 @@ int index_db_open(const char *folder, struct index_db **opened, struct index_loa
 	/* NOMUTEX: one thread at a time, which the lane sees to. */
 	code = sqlite3_open_v2(path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (code != SQLITE_OK)
-		return fail(db, code, "opening", err);
+		return index_fail(db, code, "opening", err);
 	allow_checkpoint_on_close(db, false);
-	if ((r = set_up(db, loaded, err)) < 0)
+	if ((r = set_up(db, err)) < 0 || (r = read_state(db, loaded, err)) < 0)
 		return r;
-	*opened = TAKE(db);
-	return 0;
+	if (loaded->was_clean && (r = mark_running(db, err)) < 0)
+		return r;
+	if ((r = index_prepare_changes(db, err)) < 0)
+		return r;
+	return index_execute(db, "PRAGMA synchronous = NORMAL", "opening", err);
+}
+
+static void close_file(struct index_db *db)
+{
+	for (unsigned op = 0; op < INDEX_OPS; op++) {
+		(void)sqlite3_finalize(db->changes[op]);
+		db->changes[op] = NULL;
+	}
+	(void)sqlite3_close(db->handle);
+	db->handle = NULL;
+}
+
+int index_db_open(const char *folder, struct index_db **opened, struct index_loaded *loaded, struct err *err)
+{
+	AUTO(index_db) db = xcalloc(1, sizeof(*db));
+	int r;
+
+	db->folder = xstrdup(folder);
+	read_boot_id(db->boot);
+	r = open_file(db, loaded, err);
+	if (r == 0 || r == -EUCLEAN)
+		*opened = TAKE(db);
+	return r;
 }
 
 int index_db_close(struct index_db *db, bool clean, struct err *err)
@@ -289,281 +339,67 @@ int index_db_close(struct index_db *db, bool clean, struct err *err)
 
 	if (!db)
 		return 0;
-	if (clean)
-		r = execute(db,
-			    "UPDATE meta SET value = 1 WHERE key = 'clean'; PRAGMA wal_checkpoint(TRUNCATE)",
-			    "closing", err);
-	for (unsigned op = 0; op < INDEX_OPS; op++)
-		(void)sqlite3_finalize(db->changes[op]);
-	(void)sqlite3_close(db->handle);
+	if (clean && db->handle && !db->is_partial)
+		r = index_execute(
+			db, "UPDATE meta SET value = 1 WHERE key = 'clean'; PRAGMA wal_checkpoint(TRUNCATE)",
+			"closing", err);
+	close_file(db);
+	free(db->folder);
 	free(db);
 	return r;
 }
 
-/* ---- loading ---- */
+/* ---- setting aside ---- */
 
-static uint64_t column_number(sqlite3_stmt *row, int column)
+/* The first name that is free for a damaged database, else the last. */
+static void print_aside(int folder, char name[INDEX_ASIDE_SIZE])
 {
-	return (uint64_t)sqlite3_column_int64(row, column);
-}
-
-/* A hash and the size beside it. Return: false when they cannot be a digest. */
-static bool column_digest(sqlite3_stmt *row, int column, struct digest *digest)
-{
-	const void *hash = sqlite3_column_blob(row, column);
-
-	if (!hash || sqlite3_column_bytes(row, column) != DIGEST_HASH_SIZE)
-		return false;
-	memcpy(digest->hash, hash, DIGEST_HASH_SIZE);
-	digest->size = column_number(row, column + 1);
-	return digest->size <= INT64_MAX;
-}
-
-static bool load_blob(sqlite3_stmt *row, const struct index_sink *sink)
-{
-	struct index_blob blob = {
-		.kinds = (uint8_t)sqlite3_column_int(row, 2),
-		.allocated = { column_number(row, 3), column_number(row, 4) },
-		.used = column_number(row, 5),
-	};
-
-	if (!column_digest(row, 0, &blob.digest) || blob.kinds < 1 || blob.kinds > 3)
-		return false;
-	sink->blob(sink->ctx, &blob);
-	return true;
-}
-
-static bool load_tree(sqlite3_stmt *row, const struct index_sink *sink)
-{
-	struct index_tree tree = {
-		.n_files = column_number(row, 2),
-		.n_directories = column_number(row, 3),
-		.n_symlinks = column_number(row, 4),
-		.bytes = column_number(row, 5),
-		.used = column_number(row, 6),
-		.hits = column_number(row, 7),
-	};
-
-	if (!column_digest(row, 0, &tree.digest))
-		return false;
-	sink->tree(sink->ctx, &tree);
-	return true;
-}
-
-static bool load_tag(sqlite3_stmt *row, const struct index_sink *sink)
-{
-	struct index_tag tag = {
-		.uid = (uint32_t)sqlite3_column_int64(row, 2),
-		.name = (const char *)sqlite3_column_text(row, 3),
-	};
-
-	if (!tag.name || !column_digest(row, 0, &tag.digest))
-		return false;
-	sink->tag(sink->ctx, &tag);
-	return true;
-}
-
-struct table {
-	const char *name, *query;
-	bool (*load)(sqlite3_stmt *row, const struct index_sink *sink);
-};
-
-static const struct table tables[] = {
-	{ "blobs", "SELECT hash, size, kinds, plain_allocated, exec_allocated, used FROM blobs ORDER BY hash",
-	  load_blob },
-	{ "trees", "SELECT hash, size, files, directories, symlinks, bytes, used, hits FROM trees",
-	  load_tree },
-	{ "tags", "SELECT hash, size, uid, name FROM tags", load_tag },
-};
-
-static int load_table(struct index_db *db, const struct table *table, const struct index_sink *sink,
-		      uint64_t *n, struct err *err)
-{
-	AUTO_STATEMENT sqlite3_stmt *rows = NULL;
-	int code, r;
-
-	*n = 0;
-	if ((r = prepare(db, table->query, &rows, err)) < 0)
-		return r;
-	while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
-		if (!table->load(rows, sink))
-			return refuse_row(table->name, err);
-		++*n;
-	}
-	return code == SQLITE_DONE ? 0 : fail(db, code, "reading", err);
-}
-
-int index_db_load(struct index_db *db, const struct index_sink *sink, uint64_t *n_blobs, struct err *err)
-{
-	uint64_t n[N_ELEMENTS(tables)];
+	struct stat st;
 	int r = 0;
 
-	for (size_t i = 0; i < N_ELEMENTS(tables) && r == 0; i++)
-		r = load_table(db, &tables[i], sink, &n[i], err);
-	(void)sqlite3_db_release_memory(db->handle); /* pages that were read once, for this */
-	if (r == 0)
-		*n_blobs = n[0];
-	return r;
-}
-
-/* ---- committing ---- */
-
-/* Numbers above INT64_MAX come back as they were: both ways are conversions modulo 2^64. */
-static void bind_number(sqlite3_stmt *statement, int column, uint64_t value)
-{
-	int code = sqlite3_bind_int64(statement, column, (sqlite3_int64)value);
-
-	assert(code == SQLITE_OK);
-}
-
-static void bind_hash(sqlite3_stmt *statement, int column, const struct digest *digest)
-{
-	int code = sqlite3_bind_blob(statement, column, digest->hash, DIGEST_HASH_SIZE, SQLITE_STATIC);
-
-	assert(code == SQLITE_OK);
-}
-
-static void bind_name(sqlite3_stmt *statement, int column, const char *name)
-{
-	int code = sqlite3_bind_text(statement, column, name, -1, SQLITE_STATIC);
-
-	assert(code == SQLITE_OK || code == SQLITE_TOOBIG || code == SQLITE_NOMEM);
-}
-
-static void bind_blob(sqlite3_stmt *statement, const struct index_blob *blob)
-{
-	bind_hash(statement, 1, &blob->digest);
-	bind_number(statement, 2, blob->digest.size);
-	bind_number(statement, 3, blob->kinds);
-	bind_number(statement, 4, blob->allocated[0]);
-	bind_number(statement, 5, blob->allocated[1]);
-	bind_number(statement, 6, blob->used);
-}
-
-static void bind_tree(sqlite3_stmt *statement, const struct index_tree *tree)
-{
-	bind_hash(statement, 1, &tree->digest);
-	bind_number(statement, 2, tree->digest.size);
-	bind_number(statement, 3, tree->n_files);
-	bind_number(statement, 4, tree->n_directories);
-	bind_number(statement, 5, tree->n_symlinks);
-	bind_number(statement, 6, tree->bytes);
-	bind_number(statement, 7, tree->used);
-	bind_number(statement, 8, tree->hits);
-}
-
-static void bind_change(sqlite3_stmt *statement, const struct index_change *change)
-{
-	switch (change->op) {
-	case INDEX_PUT_BLOB:
-		bind_blob(statement, &change->blob);
-		break;
-	case INDEX_TOUCH_BLOB:
-		bind_number(statement, 2, change->blob.used);
-		__attribute__((fallthrough));
-	case INDEX_DROP_BLOB:
-		bind_hash(statement, 1, &change->blob.digest);
-		break;
-	case INDEX_PUT_TREE:
-		bind_tree(statement, &change->tree);
-		break;
-	case INDEX_TOUCH_TREE:
-		bind_number(statement, 2, change->tree.used);
-		bind_number(statement, 3, change->tree.hits);
-		__attribute__((fallthrough));
-	case INDEX_DROP_TREE:
-		bind_hash(statement, 1, &change->tree.digest);
-		break;
-	case INDEX_PUT_TAG:
-		bind_hash(statement, 2, &change->tag.digest);
-		bind_number(statement, 3, change->tag.digest.size);
-		bind_number(statement, 4, change->tag.uid);
-		__attribute__((fallthrough));
-	case INDEX_DROP_TAG:
-		bind_name(statement, 1, change->tag.name);
-		break;
-	case INDEX_OPS:
-		break;
+	for (unsigned n = 1; n <= ASIDE_MAX && r == 0; n++) {
+		(void)snprintf(name, INDEX_ASIDE_SIZE, "index.sqlite.damaged-%u", n);
+		r = disk_fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW);
 	}
 }
 
-static int apply(struct index_db *db, const struct index_batch *batch, struct err *err)
+/*
+ * The database goes first: what is left of the others if that was all belongs to an empty new one, and SQLite
+ * deletes it; while a database without its WAL would be taken for a whole one.
+ */
+static int set_aside(int folder, char name[INDEX_ASIDE_SIZE])
 {
-	for (size_t i = 0; i < batch->n_changes; i++) {
-		sqlite3_stmt *statement = db->changes[batch->changes[i].op];
-		int code, r;
+	static const char *const suffixes[] = { "", "-wal", "-journal" };
+	int r = 0;
 
-		bind_change(statement, &batch->changes[i]);
-		code = sqlite3_step(statement);
-		r = code == SQLITE_DONE ? 0 : fail(db, code, "writing", err);
-		(void)sqlite3_reset(statement); /* after its message was read */
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
+	print_aside(folder, name);
+	for (size_t i = 0; i < N_ELEMENTS(suffixes) && r == 0; i++) {
+		AUTO_FREE char *from = xasprintf("index.sqlite%s", suffixes[i]);
+		AUTO_FREE char *to = xasprintf("%s%s", name, suffixes[i]);
 
-/* One transaction of all batches, or of one (only). Return: 0, or an errno: nothing of it happened then. */
-static int commit(struct index_db *db, const struct list *batches, const struct index_batch *only,
-		  struct err *err)
-{
-	int r = execute(db, "BEGIN IMMEDIATE", "writing", err);
-
-	if (r < 0)
-		return r;
-	if (only)
-		r = apply(db, only, err);
-	else
-		list_for_each (l, batches)
-			if (r == 0)
-				r = apply(db, LIST_ENTRY(l, struct index_batch, link), err);
-	if (r == 0)
-		r = execute(db, "COMMIT", "writing", err);
-	/* SQLite may have rolled back already, and complains then. */
-	if (r < 0)
-		(void)execute(db, "ROLLBACK", "", NULL);
-	return r;
-}
-
-/* A batch that nobody hears of will be tried again: what came after it must not overtake it. */
-static uint64_t commit_one_by_one(struct index_db *db, struct list *batches)
-{
-	const struct index_batch *stuck = NULL;
-	uint64_t n_committed = 0;
-
-	list_for_each (l, batches) {
-		struct index_batch *batch = LIST_ENTRY(l, struct index_batch, link);
-
-		if (stuck) {
-			batch->result = stuck->result;
-			batch->err = stuck->err;
-			continue;
+		r = disk_renameat2(folder, from, folder, to, 0);
+		if (r == -ENOENT && *suffixes[i]) { /* nor may one of an earlier database stay beside this */
+			(void)disk_unlinkat(folder, to, 0);
+			r = 0;
 		}
-		batch->result = commit(db, batches, batch, &batch->err);
-		n_committed += batch->result == 0;
-		if (batch->result < 0 && !batch->done)
-			stuck = batch;
 	}
-	return n_committed;
+	return r;
 }
 
-static void fail_all(struct list *batches)
+int index_db_replace(struct index_db *db, struct index_loaded *loaded, struct err *err)
 {
-	list_for_each (l, batches) {
-		struct index_batch *batch = LIST_ENTRY(l, struct index_batch, link);
+	AUTO_CLOSE int folder = disk_openat(AT_FDCWD, db->folder, O_RDONLY | O_DIRECTORY, 0);
+	int r = folder;
 
-		(void)err_set(&batch->err, ERR_INTERNAL, "writing the index: it is not open");
-		batch->result = -EIO;
-	}
-}
-
-uint64_t index_db_commit(struct index_db *db, struct list *batches)
-{
-	if (!db) {
-		fail_all(batches);
-		return 0;
-	}
-	if (commit(db, batches, NULL, NULL) == 0)
-		return 1;
-	return commit_one_by_one(db, batches);
+	if (db->handle)
+		allow_checkpoint_on_close(db, false);
+	close_file(db);
+	if (folder >= 0)
+		r = set_aside(folder, loaded->aside);
+	if (r < 0)
+		return err_errno(err, r, "setting the damaged index in '%s' aside", db->folder);
+	r = open_file(db, loaded, err);
+	if (r < 0)
+		close_file(db);
+	return r;
 }

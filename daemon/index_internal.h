@@ -18,6 +18,8 @@ enum index_op {
 	INDEX_TOUCH_TREE,
 	INDEX_PUT_TAG,
 	INDEX_DROP_TAG,
+	INDEX_SYNCED,
+	INDEX_SETTLED,
 	INDEX_OPS,
 };
 
@@ -27,6 +29,7 @@ struct index_change {
 		struct index_blob blob; /* put: all of it; drop: its digest; touch: digest and used */
 		struct index_tree tree; /* likewise, and hits */
 		struct index_tag tag;   /* its name is the batch's */
+		uint64_t synced;
 	};
 };
 
@@ -48,25 +51,42 @@ struct index_db;
 /**
  * Open or create the database, and mark it as not cleanly stopped; that is on disk before this returns.
  *
- * @loaded  out: was_clean, is_new
+ * @loaded  out
  *
- * Return: 0, -EPROTO (not our version, or not ours at all; untouched), or a negative errno.
+ * Return: 0; -EUCLEAN (damaged: the handle is good for index_db_replace() and closing); -EPROTO (not our
+ * version, or not ours at all; untouched), or another negative errno.
  */
 int index_db_open(const char *folder, struct index_db **db, struct index_loaded *loaded, struct err *err);
 
-/* Read everything. */
-int index_db_load(struct index_db *db, const struct index_sink *sink, uint64_t *n_blobs, struct err *err);
+/* Read everything. Return: 0, -EUCLEAN (after a row, perhaps), or another negative errno. */
+int index_db_load(struct index_db *db, const struct index_sink *sink, struct index_loaded *loaded,
+		  struct err *err);
+
+/**
+ * Set a damaged database aside, with its WAL, and make a new one in its place.
+ *
+ * @loaded  out, also where the damaged one is now. Return: 0, or a negative errno (then there is none).
+ */
+int index_db_replace(struct index_db *db, struct index_loaded *loaded, struct err *err);
+
+/* What came of a commit. */
+struct index_outcome {
+	uint64_t n_commits; /* transactions */
+	struct err damage;  /* set: the database was damaged, and is replaced by a new one, which lacks its
+			       rows */
+};
 
 /**
  * Commit batches as one transaction; if that fails each as one of its own, so that a bad one fails alone; but
  * behind one that has no done, and will be tried again, all others fail with it. Each batch gets its result
  * and err.
  *
- * @db  NULL: the index is not open, which is every batch's failure
+ * A database that turns out to be damaged is replaced, and the commit is made in the new one. The stop of
+ * that one is never marked as clean: the next start brings it together with the files.
  *
- * Return: the number of transactions committed.
+ * @db  NULL: the index is not open, which is every batch's failure
  */
-uint64_t index_db_commit(struct index_db *db, struct list *batches);
+void index_db_commit(struct index_db *db, struct list *batches, struct index_outcome *outcome);
 
 /* NULL is fine. Return: 0, or a negative errno when the stop could not be marked as clean. */
 int index_db_close(struct index_db *db, bool clean, struct err *err);

@@ -2,6 +2,7 @@
 #include "daemon/recover.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "common/alloc.h"
 #include "common/log.h"
@@ -9,7 +10,21 @@
 enum {
 	FANOUTS = 256,
 	FOLDERS = FANOUTS * BLOB_KINDS,
-	STEP = 64, /* entries between two looks at the clock */
+	STEP = 64,                      /* entries between two looks at the clock */
+	SETTLE_FILES = 64,              /* hashed by one job, */
+	SETTLE_BYTES = 8 * 1024 * 1024, /* or so many bytes: a hundredth of a second */
+};
+
+/* A file that is not believed. */
+struct doubt {
+	struct blob_info info;
+	enum blob_kind kind;
+	bool skip;          /* somebody else has obtained it by now */
+	uint64_t n_counted; /* its bytes among those that the catalog does not have */
+
+	/* Out. */
+	int r;
+	unsigned n_changed;
 };
 
 struct recovery {
@@ -17,22 +32,30 @@ struct recovery {
 	struct recovery_parts parts;
 
 	/* In. */
-	bool litter;     /* this job deletes litter, */
-	unsigned folder; /* or reads this one: kind * FANOUTS + fan-out */
+	void (*work)(struct recovery *recovery); /* of this job */
+	unsigned folder;                         /* to be read: kind * FANOUTS + fan-out */
+	struct doubt *batch;                     /* to be settled: a part of doubts[] */
+	size_t n_batch;
+	struct blob_writer *writer;
 
 	/* Out. */
-	struct blob_info *found;
+	struct blob_found *found;
 	size_t n_found, capacity;
 	size_t n_deleted;
 	int r;
 	struct err err;
 
 	/* The loop's. */
+	void (*went_on)(struct recovery *recovery); /* after this job */
 	struct pool_queue *queue;
 	struct slice slice;
-	bool files, unread, stop, done, whole;
-	size_t next; /* of found, or of the catalog at the end */
-	size_t n_adopted, n_dropped;
+	bool files, in_doubt, unread, stop, done, whole;
+	size_t next; /* of found, doubts, the catalog, suspects */
+	struct doubt *doubts;
+	size_t n_doubts, doubts_capacity;
+	struct suspects suspects;
+	size_t n_adopted, n_hashed, n_wrong, n_dropped;
+	struct index_batch *rows; /* changes of this step */
 };
 
 static enum blob_kind kind_of(const struct recovery *recovery)
@@ -42,33 +65,55 @@ static enum blob_kind kind_of(const struct recovery *recovery)
 
 /* ---- on a worker ---- */
 
-static void on_found(void *ctx, enum blob_kind kind, const struct blob_info *info)
+static void sweep_litter(struct recovery *recovery)
 {
-	struct recovery *recovery = ctx;
-
-	(void)kind;
-	recovery->found =
-		xgrow(recovery->found, recovery->n_found, &recovery->capacity, sizeof(*recovery->found));
-	recovery->found[recovery->n_found++] = *info;
-}
-
-static enum job_next recovery_run(struct job *job)
-{
-	struct recovery *recovery = CONTAINER_OF(job, struct recovery, job);
 	struct err err = { 0 };
 
-	err_clear(&recovery->err);
-	recovery->n_found = 0;
-	if (!recovery->litter) {
-		recovery->r = blob_scan(recovery->parts.store, kind_of(recovery), recovery->folder % FANOUTS,
-					on_found, recovery, &recovery->err);
-		return JOB_DONE;
-	}
 	recovery->r = staging_sweep(recovery->parts.staging, &recovery->n_deleted, &recovery->err);
 	if (blob_store_clean(recovery->parts.store, &err) < 0 && recovery->r == 0) {
 		recovery->r = -1;
 		recovery->err = err;
 	}
+}
+
+static void on_found(void *ctx, const struct blob_found *found)
+{
+	struct recovery *recovery = ctx;
+
+	recovery->found =
+		xgrow(recovery->found, recovery->n_found, &recovery->capacity, sizeof(*recovery->found));
+	recovery->found[recovery->n_found++] = *found;
+}
+
+static void read_folder(struct recovery *recovery)
+{
+	recovery->n_found = 0;
+	recovery->r = blob_scan(recovery->parts.store, kind_of(recovery), recovery->folder % FANOUTS,
+				on_found, recovery, &recovery->err);
+}
+
+static void hash_files(struct recovery *recovery)
+{
+	recovery->r = 0;
+	for (size_t i = 0; i < recovery->n_batch; i++) {
+		struct doubt *doubt = &recovery->batch[i];
+		struct digest digest = doubt->info.digest;
+
+		if (doubt->skip)
+			continue;
+		doubt->r = blob_settle(recovery->writer, &digest, doubt->kind, &doubt->info,
+				       &doubt->n_changed, &recovery->err);
+		if (doubt->r < 0)
+			recovery->r = doubt->r;
+	}
+}
+
+static enum job_next recovery_run(struct job *job)
+{
+	struct recovery *recovery = CONTAINER_OF(job, struct recovery, job);
+
+	err_clear(&recovery->err);
+	recovery->work(recovery);
 	return JOB_DONE;
 }
 
@@ -77,74 +122,106 @@ static enum job_next recovery_run(struct job *job)
 static void finish(struct recovery *recovery)
 {
 	recovery->done = true;
+	if (recovery->n_hashed)
+		log_info("hashed %zu files that were not to be believed: %zu of them were wrong, and are "
+			 "taken out of the store",
+			 recovery->n_hashed, recovery->n_wrong);
 	if (recovery->n_adopted || recovery->n_dropped)
 		log_info("after an unclean stop: took in %zu blobs that the index did not have, dropped %zu "
 			 "that are gone",
 			 recovery->n_adopted, recovery->n_dropped);
 }
 
-static void submit(struct recovery *recovery)
+static void submit(struct recovery *recovery, void (*work)(struct recovery *recovery),
+		   void (*went_on)(struct recovery *recovery))
 {
-	if (recovery->stop)
+	if (recovery->stop) {
 		finish(recovery);
-	else
-		pool_submit(recovery->queue, &recovery->job);
+		return;
+	}
+	recovery->work = work;
+	recovery->went_on = went_on;
+	pool_submit(recovery->queue, &recovery->job);
+}
+
+static void recovery_done(struct job *job)
+{
+	struct recovery *recovery = CONTAINER_OF(job, struct recovery, job);
+
+	recovery->went_on(recovery);
+}
+
+/* Go on with something else, from the first of it. */
+static void begin(struct recovery *recovery, bool (*step)(struct slice *slice))
+{
+	recovery->next = 0;
+	recovery->slice.step = step;
+	slice_start(recovery->parts.slicer, &recovery->slice);
 }
 
 static void put_row(struct recovery *recovery, const struct catalog_entry *entry)
 {
-	struct index_batch *batch = index_batch_new();
 	struct index_blob row = catalog_row(entry);
 
-	index_batch_put_blob(batch, &row);
-	index_submit(recovery->parts.index, batch, NULL, NULL);
+	index_batch_put_blob(recovery->rows, &row);
 }
 
-static void adopt(struct recovery *recovery, const struct blob_info *info)
+/* At the end of each step. */
+static void submit_rows(struct recovery *recovery)
 {
-	enum blob_kind kind = kind_of(recovery);
-	struct catalog_entry *entry = catalog_find(recovery->parts.catalog, &info->digest);
-
-	if (entry && entry->kinds & 1u << kind) {
-		entry->seen |= (uint8_t)(1u << kind);
+	if (!index_batch_size(recovery->rows))
 		return;
-	}
-	if (entry && entry->digest.size != info->digest.size)
-		return; /* one of the two was changed: whoever uses it finds out which */
-	put_row(recovery, catalog_add(recovery->parts.catalog, info, kind, NULL));
-	recovery->n_adopted++;
+	index_submit(recovery->parts.index, recovery->rows, NULL, NULL);
+	recovery->rows = index_batch_new();
 }
 
-static bool drop_step(struct slice *slice);
+/* ---- drop ---- */
 
-/* All folders are read. If one could not be, nothing is known to be gone. */
-static bool end_of_folders(struct recovery *recovery)
+static int by_hash(const void *a, const void *b)
 {
-	if (recovery->unread) {
-		finish(recovery);
-		return false;
-	}
-	recovery->next = 0;
-	recovery->slice.step = drop_step;
-	return true;
+	const struct index_blob *x = a, *y = b;
+
+	return memcmp(x->digest.hash, y->digest.hash, DIGEST_HASH_SIZE);
 }
 
-/* A few of the names that a worker found; then the next folder. */
-static bool adopt_step(struct slice *slice)
+static const struct index_blob *find_suspect(const struct recovery *recovery, const struct digest *digest)
+{
+	const struct suspects *suspects = &recovery->suspects;
+	struct index_blob key = { .digest = *digest };
+
+	return suspects->n ? bsearch(&key, suspects->rows, suspects->n, sizeof(key), by_hash) : NULL;
+}
+
+/* All that was doubtful is settled, all that is gone is dropped. */
+static void end_whole(struct recovery *recovery)
+{
+	index_batch_settled(recovery->rows);
+	submit_rows(recovery);
+	blob_store_doubt(recovery->parts.store, false);
+	recovery->whole = true;
+	finish(recovery);
+}
+
+static bool drop_suspects_step(struct slice *slice)
 {
 	struct recovery *recovery = CONTAINER_OF(slice, struct recovery, slice);
+	const struct suspects *suspects = &recovery->suspects;
 
-	for (unsigned i = 0; i < STEP && recovery->next < recovery->n_found; i++)
-		adopt(recovery, &recovery->found[recovery->next++]);
-	if (recovery->next < recovery->n_found)
-		return true;
-	if (recovery->r < 0) {
-		recovery->unread = true;
-		log_warning("comparing the index with the files: %s", recovery->err.text);
+	for (unsigned i = 0; i < STEP && recovery->next < suspects->n; i++) {
+		const struct digest *digest = &suspects->rows[recovery->next++].digest;
+
+		if (catalog_find(recovery->parts.catalog, digest))
+			continue;
+		index_batch_drop_blob(recovery->rows, digest);
+		recovery->n_dropped++;
 	}
-	if (++recovery->folder == FOLDERS)
-		return end_of_folders(recovery);
-	submit(recovery);
+	submit_rows(recovery);
+	if (recovery->next < suspects->n && !recovery->stop)
+		return true;
+	if (recovery->next < suspects->n)
+		finish(recovery);
+	else
+		end_whole(recovery);
 	return false;
 }
 
@@ -159,14 +236,10 @@ static bool drop_unseen(struct recovery *recovery, struct catalog_entry *entry)
 		recovery->n_dropped++;
 		entry = catalog_drop(recovery->parts.catalog, entry, kind);
 	}
-	if (entry) {
+	if (entry)
 		put_row(recovery, entry);
-	} else {
-		struct index_batch *batch = index_batch_new();
-
-		index_batch_drop_blob(batch, &digest);
-		index_submit(recovery->parts.index, batch, NULL, NULL);
-	}
+	else
+		index_batch_drop_blob(recovery->rows, &digest);
 	return !entry;
 }
 
@@ -180,49 +253,207 @@ static bool drop_step(struct slice *slice)
 		if (!entry || !(entry->kinds & ~entry->seen) || !drop_unseen(recovery, entry))
 			recovery->next++;
 	}
+	submit_rows(recovery);
 	if (recovery->next < catalog_end(recovery->parts.catalog) && !recovery->stop)
 		return true;
-	recovery->whole = recovery->next >= catalog_end(recovery->parts.catalog);
-	finish(recovery);
+	if (recovery->next < catalog_end(recovery->parts.catalog))
+		finish(recovery);
+	else
+		begin(recovery, drop_suspects_step);
 	return false;
 }
 
-static void litter_done(struct recovery *recovery)
+/* ---- settle ---- */
+
+/* Sizes that differ cannot both be right, and this one was hashed. */
+static void drop_other_size(struct recovery *recovery, const struct digest *digest)
+{
+	struct catalog_entry *entry = catalog_find(recovery->parts.catalog, digest);
+
+	if (!entry || entry->digest.size == digest->size)
+		return;
+	for (unsigned kind = 0; kind < BLOB_KINDS && entry; kind++)
+		if (entry->kinds & 1u << kind)
+			entry = catalog_drop(recovery->parts.catalog, entry, kind);
+}
+
+/* Its bytes are right: it is as good as any other, and was used when its row says. */
+static void take_in(struct recovery *recovery, const struct doubt *doubt)
+{
+	const struct index_blob *suspect = find_suspect(recovery, &doubt->info.digest);
+	struct catalog_entry *entry;
+	bool is_first;
+
+	drop_other_size(recovery, &doubt->info.digest);
+	is_first = !catalog_find(recovery->parts.catalog, &doubt->info.digest);
+	entry = catalog_add(recovery->parts.catalog, &doubt->info, doubt->kind, NULL);
+	if (is_first && suspect)
+		entry->used = suspect->used;
+	recovery->n_adopted += !suspect;
+	put_row(recovery, entry);
+}
+
+static void note_settled(struct recovery *recovery, const struct doubt *doubt)
+{
+	catalog_leaving(recovery->parts.catalog, -(int64_t)doubt->n_counted);
+	if (doubt->skip)
+		return;
+	recovery->n_hashed++;
+	recovery->n_wrong += doubt->r == BLOB_MISSING && doubt->n_changed;
+	recovery->parts.counters->tampered_blobs += doubt->n_changed;
+	if (doubt->r == 0 || doubt->r == BLOB_EXISTS)
+		take_in(recovery, doubt);
+	else if (doubt->r < 0)
+		recovery->unread = true;
+}
+
+static void batch_hashed(struct recovery *recovery)
+{
+	writers_give(recovery->parts.writers, TAKE(recovery->writer));
+	if (recovery->r < 0)
+		log_warning("comparing files with their digests: %s", recovery->err.text);
+	slice_start(recovery->parts.slicer, &recovery->slice);
+}
+
+/* Whoever asked for it meanwhile has had it obtained. */
+static bool is_seen(const struct recovery *recovery, const struct doubt *doubt)
+{
+	const struct catalog_entry *entry = catalog_find(recovery->parts.catalog, &doubt->info.digest);
+
+	return entry && entry->kinds & entry->seen & 1u << doubt->kind;
+}
+
+/* The next files to hash: some, or one that is large. */
+static void hash_batch(struct recovery *recovery)
+{
+	uint64_t bytes = 0;
+
+	recovery->batch = &recovery->doubts[recovery->next];
+	while (recovery->next + recovery->n_batch < recovery->n_doubts && recovery->n_batch < SETTLE_FILES &&
+	       bytes < SETTLE_BYTES) {
+		struct doubt *doubt = &recovery->batch[recovery->n_batch++];
+
+		doubt->skip = is_seen(recovery, doubt);
+		bytes += doubt->skip ? 0 : doubt->info.digest.size;
+	}
+	recovery->writer = writers_take(recovery->parts.writers);
+	submit(recovery, hash_files, batch_hashed);
+}
+
+/* Note what the last job found, then start the next: at its end this runs again. */
+static bool settle_step(struct slice *slice)
+{
+	struct recovery *recovery = CONTAINER_OF(slice, struct recovery, slice);
+
+	for (size_t i = 0; i < recovery->n_batch; i++)
+		note_settled(recovery, &recovery->batch[i]);
+	submit_rows(recovery);
+	recovery->next += recovery->n_batch;
+	recovery->n_batch = 0;
+	if (recovery->stop || (recovery->unread && recovery->next == recovery->n_doubts))
+		finish(recovery); /* if something could not be read, nothing is known to be gone */
+	else if (recovery->next < recovery->n_doubts)
+		hash_batch(recovery);
+	else
+		begin(recovery, drop_step);
+	return false;
+}
+
+/* ---- scan ---- */
+
+static void doubt_file(struct recovery *recovery, const struct blob_info *info, bool is_known)
+{
+	struct doubt *doubt;
+
+	recovery->doubts = xgrow(recovery->doubts, recovery->n_doubts, &recovery->doubts_capacity,
+				 sizeof(*recovery->doubts));
+	doubt = &recovery->doubts[recovery->n_doubts++];
+	*doubt = (struct doubt){ .info = *info, .kind = kind_of(recovery) };
+	if (is_known)
+		return;
+	doubt->n_counted = info->allocated; /* it is on the disk, and the limit of size counts it */
+	catalog_leaving(recovery->parts.catalog, (int64_t)doubt->n_counted);
+}
+
+static void adopt(struct recovery *recovery, const struct blob_info *info)
+{
+	put_row(recovery, catalog_add(recovery->parts.catalog, info, kind_of(recovery), NULL));
+	recovery->n_adopted++;
+}
+
+/* One name: is it what the catalog says, is it unknown, or must it be hashed? */
+static void compare(struct recovery *recovery, const struct blob_found *found)
+{
+	const struct blob_info *info = &found->info;
+	enum blob_kind kind = kind_of(recovery);
+	struct catalog_entry *entry = catalog_find(recovery->parts.catalog, &info->digest);
+	bool is_known = entry && entry->kinds & 1u << kind;
+	bool agrees = !found->is_changed && (!entry || entry->digest.size == info->digest.size);
+
+	if (is_known && agrees && catalog_row(entry).allocated[kind] == info->allocated)
+		entry->seen |= (uint8_t)(1u << kind);
+	else if (is_known || !agrees || recovery->in_doubt)
+		doubt_file(recovery, info, is_known);
+	else
+		adopt(recovery, info);
+}
+
+static void folder_read(struct recovery *recovery)
+{
+	recovery->next = 0;
+	slice_start(recovery->parts.slicer, &recovery->slice);
+}
+
+/* A few of the names that a worker found; then the next folder. */
+static bool compare_step(struct slice *slice)
+{
+	struct recovery *recovery = CONTAINER_OF(slice, struct recovery, slice);
+
+	for (unsigned i = 0; i < STEP && recovery->next < recovery->n_found; i++)
+		compare(recovery, &recovery->found[recovery->next++]);
+	submit_rows(recovery);
+	if (recovery->next < recovery->n_found)
+		return true;
+	if (recovery->r < 0) {
+		recovery->unread = true;
+		log_warning("comparing the index with the files: %s", recovery->err.text);
+	}
+	if (++recovery->folder < FOLDERS)
+		submit(recovery, read_folder, folder_read);
+	else
+		begin(recovery, settle_step);
+	return false;
+}
+
+/* ---- the whole ---- */
+
+static void litter_swept(struct recovery *recovery)
 {
 	if (recovery->r < 0)
 		log_warning("deleting what an earlier process left: %s", recovery->err.text);
 	if (recovery->n_deleted)
 		log_info("deleted %zu unfinished trees of an earlier process", recovery->n_deleted);
-	recovery->litter = false;
+	recovery->slice.step = compare_step;
 	if (recovery->files)
-		submit(recovery);
+		submit(recovery, read_folder, folder_read);
 	else
 		finish(recovery);
 }
 
-static void recovery_done(struct job *job)
-{
-	struct recovery *recovery = CONTAINER_OF(job, struct recovery, job);
-
-	if (recovery->litter) {
-		litter_done(recovery);
-		return;
-	}
-	recovery->next = 0;
-	slice_start(recovery->parts.slicer, &recovery->slice);
-}
-
-struct recovery *recovery_start(const struct recovery_parts *parts, bool files)
+struct recovery *recovery_start(const struct recovery_parts *parts, bool files, struct suspects *suspects)
 {
 	struct recovery *recovery = xcalloc(1, sizeof(*recovery));
 
 	recovery->parts = *parts;
 	recovery->job = (struct job){ .run = recovery_run, .done = recovery_done };
 	recovery->queue = pool_queue_new(parts->pool);
-	recovery->litter = true;
+	recovery->rows = index_batch_new();
 	recovery->files = files;
-	slice_init(&recovery->slice, adopt_step);
-	submit(recovery);
+	recovery->in_doubt = blob_store_in_doubt(parts->store);
+	recovery->suspects = *suspects;
+	*suspects = (struct suspects){ 0 };
+	slice_init(&recovery->slice, compare_step);
+	submit(recovery, sweep_litter, litter_swept);
 	return recovery;
 }
 
@@ -247,6 +478,9 @@ void recovery_free(struct recovery *recovery)
 		return;
 	list_remove(&recovery->slice.link);
 	pool_queue_free(recovery->queue);
+	index_batch_free(recovery->rows);
+	free(recovery->suspects.rows);
+	free(recovery->doubts);
 	free(recovery->found);
 	free(recovery);
 }

@@ -5,10 +5,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
+
+enum {
+	FILE_MAX = TAGS_MAX * (DIGEST_TEXT_SIZE + 12 + TAG_NAME_MAX)
+}; /* of STORE/tags: all that there may be */
 
 struct tag {
 	char *name;
@@ -75,8 +80,7 @@ void tags_free(struct tags *tags)
 {
 	if (!tags)
 		return;
-	for (size_t i = 0; i < tags->n; i++)
-		free(tags->items[i].name);
+	tags_clear(tags);
 	free(tags->items);
 	pool_queue_free(tags->queue);
 	free(tags);
@@ -123,7 +127,7 @@ static size_t position(const struct tags *tags, const char *name, size_t len, bo
 	return low;
 }
 
-void tags_load(struct tags *tags, const struct index_tag *tag)
+static void put(struct tags *tags, const struct index_tag *tag)
 {
 	bool found;
 	size_t i = position(tags, tag->name, strlen(tag->name), &found);
@@ -136,6 +140,20 @@ void tags_load(struct tags *tags, const struct index_tag *tag)
 	}
 	tags->items[i].digest = tag->digest;
 	tags->items[i].uid = tag->uid;
+}
+
+bool tags_load(struct tags *tags, const struct index_tag *tag)
+{
+	if (tag_check_name(tag->name, strlen(tag->name), NULL) < 0)
+		return false;
+	put(tags, tag);
+	return true;
+}
+
+void tags_clear(struct tags *tags)
+{
+	while (tags->n)
+		free(tags->items[--tags->n].name);
 }
 
 static void drop(struct tags *tags, const char *name)
@@ -170,6 +188,8 @@ static enum job_next save_run(struct job *job)
 	if (fd >= 0)
 		save->r = disk_write_full(fd, save->text, save->len);
 	if (save->r >= 0)
+		save->r = disk_fsync(fd); /* whole, or not under this name: whatever the machine does */
+	if (save->r >= 0)
 		save->r = disk_renameat2(save->store_fd, "tags.new", save->store_fd, "tags", 0);
 	if (save->r < 0)
 		err_errno(&save->err, save->r, "writing the file 'tags' in the store");
@@ -187,6 +207,57 @@ static char *print(const struct tags *tags, size_t *len)
 			tags->items[i].name);
 	(void)fclose(out);
 	return text;
+}
+
+/* hash/size UID NAME */
+static void read_line(struct tags *tags, char *line)
+{
+	char *rest, *digest = strtok_r(line, " ", &rest);
+	char *uid = strtok_r(NULL, " ", &rest), *end;
+	struct index_tag tag = { .name = strtok_r(NULL, " ", &rest) };
+	unsigned long number;
+
+	if (!digest || !uid || !tag.name || tags->n == TAGS_MAX)
+		return;
+	number = strtoul(uid, &end, 10);
+	if (*end || number > UINT32_MAX || digest_parse(digest, strlen(digest), &tag.digest) < 0)
+		return;
+	tag.uid = (uint32_t)number;
+	(void)tags_load(tags, &tag);
+}
+
+int tags_read_back(struct tags *tags, struct err *err)
+{
+	AUTO_CLOSE int fd = disk_openat(tags->store_fd, "tags", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	AUTO_FREE char *text = NULL;
+	struct stat st;
+	int r = fd;
+
+	if (r == -ENOENT)
+		return 0;
+	if (r >= 0 && (r = disk_fstat(fd, &st)) == 0 && (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX))
+		r = -EFBIG;
+	if (r == 0) {
+		text = xcalloc(1, (size_t)st.st_size + 1);
+		r = disk_read_full(fd, text, (size_t)st.st_size, 0);
+	}
+	if (r < 0)
+		return err_errno(err, r, "reading the file 'tags' in the store");
+	for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		read_line(tags, line);
+	return 0;
+}
+
+void tags_keep(struct tags *tags)
+{
+	struct index_batch *batch = index_batch_new();
+
+	for (size_t i = 0; i < tags->n; i++) {
+		struct index_tag tag = tags_at(tags, i);
+
+		index_batch_put_tag(batch, &tag);
+	}
+	index_submit(tags->index, batch, NULL, NULL);
 }
 
 static void save(struct tags *tags);
@@ -234,9 +305,9 @@ static void on_committed(void *ctx, int r, const struct err *err)
 	if (change->is_deletion)
 		drop(tags, change->tag.name);
 	else
-		tags_load(tags, &(struct index_tag){ .name = change->tag.name,
-						     .digest = change->tag.digest,
-						     .uid = change->tag.uid });
+		put(tags, &(struct index_tag){ .name = change->tag.name,
+					       .digest = change->tag.digest,
+					       .uid = change->tag.uid });
 	list_append(&tags->committed, &change->link);
 	if (!tags->saving)
 		save(tags);

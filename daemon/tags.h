@@ -3,7 +3,7 @@
  * Tags: local names for digests. A tag pins what it names.
  *
  * Kept in the index, and once more in STORE/tags, one small file that is replaced atomically: what is left of
- * them when the index is lost. Nothing reads it back yet. One line each, ascending by name:
+ * them when the index is lost. One line each, ascending by name:
  *
  *     hash/size UID NAME
  *
@@ -33,8 +33,22 @@ DEFINE_AUTO(tags);
 /* Return: 0, or -EINVAL with err. */
 int tag_check_name(const char *name, size_t len, struct err *err);
 
-/* Take in what the index had. */
-void tags_load(struct tags *tags, const struct index_tag *tag);
+/* Take in what the index had. Return: false when the name cannot be one. */
+bool tags_load(struct tags *tags, const struct index_tag *tag);
+
+/* Forget all. */
+void tags_clear(struct tags *tags);
+
+/**
+ * Take in what STORE/tags has, the index being lost; what makes no sense there is passed over. Blocks on
+ * disk: on the index's lane, while it loads.
+ *
+ * Return: 0, or a negative errno when there is a file that cannot be read.
+ */
+int tags_read_back(struct tags *tags, struct err *err);
+
+/* Give all of them to the index, which does not have them. */
+void tags_keep(struct tags *tags);
 
 /* What a tag names, or NULL. The pointer lives until the loop runs on. */
 const struct digest *tags_find(const struct tags *tags, const char *name, size_t len);

@@ -197,16 +197,21 @@ START_TEST(a_copy_is_private)
 END_TEST
 
 struct scanned {
-	unsigned n[BLOB_KINDS];
-	struct blob_info last;
+	unsigned n, n_changed;
+	struct blob_info last, changed;
 };
 
-static void on_found(void *ctx, enum blob_kind kind, const struct blob_info *info)
+static void on_found(void *ctx, const struct blob_found *found)
 {
 	struct scanned *scanned = ctx;
 
-	scanned->n[kind]++;
-	scanned->last = *info;
+	if (found->is_changed) {
+		scanned->n_changed++;
+		scanned->changed = found->info;
+	} else {
+		scanned->n++;
+		scanned->last = found->info;
+	}
 }
 
 START_TEST(a_scan_finds_what_is_ours_and_nothing_else)
@@ -227,9 +232,10 @@ START_TEST(a_scan_finds_what_is_ours_and_nothing_else)
 	for (unsigned fanout = 0; fanout < 256; fanout++)
 		for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
 			ck_assert_int_eq(blob_scan(store, kind, fanout, on_found, &scanned, &err), 0);
-	ck_assert_uint_eq(scanned.n[BLOB_PLAIN], 1);
-	ck_assert_uint_eq(scanned.n[BLOB_EXEC], 1);
+	ck_assert_uint_eq(scanned.n, 2);
 	ck_assert(digest_equal(&scanned.last.digest, &plain) || digest_equal(&scanned.last.digest, &exec));
+	ck_assert_uint_eq(scanned.n_changed, 1);
+	ck_assert(digest_equal(&scanned.changed.digest, &bad));
 	close_store();
 }
 END_TEST
