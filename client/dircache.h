@@ -311,6 +311,9 @@ struct dircache_tree {
 	uint64_t files, directories, symlinks, bytes;
 	uint64_t hits;      /* of its lifetime */
 	uint64_t last_used; /* microseconds since 1970 */
+	bool sized;         /* the next two are known */
+	uint64_t allocated; /* bytes of disk of all that it needs, each file of the store once */
+	uint64_t unique;    /* of those, what no other tree needs: what evicting it alone would free */
 };
 
 struct dircache_trees {
@@ -319,9 +322,46 @@ struct dircache_trees {
 	bool more; /* ask again, with the offset raised by n */
 };
 
-/* List the cached trees, a page of up to 4096 at a time. */
-enum dircache_code dircache_trees(struct dircache *dc, uint64_t offset, struct dircache_trees *trees,
-				  struct dircache_error *error);
+/**
+ * List the cached trees, a page of up to 4096 at a time; with sizes, which take a look into each, up to 256.
+ */
+enum dircache_code dircache_trees(struct dircache *dc, uint64_t offset, bool sizes,
+				  struct dircache_trees *trees, struct dircache_error *error);
+
+/* ---- eviction ---- */
+
+struct dircache_gc_options { /* zero: the default of each */
+	bool has_to;
+	uint64_t to;  /* with has_to: bytes of disk that the store may take afterwards */
+	bool dry_run; /* change nothing, and say what would go */
+	dircache_progress_fn progress;
+	void *data; /* for progress */
+};
+
+struct dircache_evicted {
+	const char *digest;
+	uint64_t bytes;     /* of disk, of the files that only this tree needed */
+	uint64_t last_used; /* microseconds since 1970 */
+};
+
+struct dircache_gc {
+	const struct dircache_evicted *trees; /* in the order they went, the least recently used first */
+	size_t n_trees;                       /* of those that are named: up to 10,000 */
+	uint64_t evicted_trees, evicted_blobs;
+	uint64_t evicted_bytes;    /* of disk */
+	uint64_t allocated_before; /* what the store took */
+};
+
+/**
+ * Evict now, the least recently used first: down to options->to; without it, to the low mark (90 %) of the
+ * daemon's --max-size; where it has none, only blobs that no cached tree needs. What is in use, leased or
+ * tagged stays. For the daemon's user and root.
+ *
+ * @options  may be NULL
+ * @gc       out, may be NULL
+ */
+enum dircache_code dircache_gc(struct dircache *dc, const struct dircache_gc_options *options,
+			       struct dircache_gc *gc, struct dircache_error *error);
 
 #ifdef __cplusplus
 }

@@ -124,6 +124,7 @@ enum dircache_code dircache_ls(struct dircache *dc, const char *what, const char
 struct tree_answer {
 	struct digest digest;
 	struct dircache_tree tree;
+	bool has_allocated, has_unique;
 };
 
 static int take_tree(struct dircache *dc, const struct wire_value *map, struct dircache_tree *tree,
@@ -137,6 +138,10 @@ static int take_tree(struct dircache *dc, const struct wire_value *map, struct d
 		{ "bytes", WIRE_UINT, true, offsetof(struct tree_answer, tree.bytes), 0 },
 		{ "hits", WIRE_UINT, true, offsetof(struct tree_answer, tree.hits), 0 },
 		{ "last_used", WIRE_UINT, true, offsetof(struct tree_answer, tree.last_used), 0 },
+		{ "allocated", WIRE_UINT, false, offsetof(struct tree_answer, tree.allocated),
+		  offsetof(struct tree_answer, has_allocated) },
+		{ "unique", WIRE_UINT, false, offsetof(struct tree_answer, tree.unique),
+		  offsetof(struct tree_answer, has_unique) },
 	};
 	struct tree_answer answer = { 0 };
 	int r = wire_decode_open(map, fields, N_ELEMENTS(fields), &answer, "trees", err);
@@ -144,6 +149,7 @@ static int take_tree(struct dircache *dc, const struct wire_value *map, struct d
 	if (r < 0)
 		return r;
 	*tree = answer.tree;
+	tree->sized = answer.has_allocated && answer.has_unique;
 	tree->digest = connection_keep_digest(dc, &answer.digest);
 	return 0;
 }
@@ -174,14 +180,17 @@ static int take_trees(struct dircache *dc, struct dircache_trees *trees, struct 
 	return r;
 }
 
-enum dircache_code dircache_trees(struct dircache *dc, uint64_t offset, struct dircache_trees *trees,
-				  struct dircache_error *error)
+enum dircache_code dircache_trees(struct dircache *dc, uint64_t offset, bool sizes,
+				  struct dircache_trees *trees, struct dircache_error *error)
 {
 	struct err err = { 0 };
+	struct wire_out *out;
 	int r;
 
 	connection_begin(dc);
-	wire_put_uint(connection_request(dc, "trees", 1), "offset", offset);
+	out = connection_request(dc, "trees", 2);
+	wire_put_uint(out, "offset", offset);
+	wire_put_bool(out, "sizes", sizes);
 	if ((r = connection_call(dc, -1, &err)) == 0)
 		r = take_trees(dc, trees, &err);
 	return connection_end(dc, r, &err, error);

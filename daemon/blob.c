@@ -154,6 +154,11 @@ void blob_store_close(struct blob_store *store)
 	free(store);
 }
 
+bool blob_is_kind_folder(const char *name)
+{
+	return strcmp(name, kind_names[BLOB_PLAIN]) == 0 || strcmp(name, kind_names[BLOB_EXEC]) == 0;
+}
+
 /* A stream over a folder, or NULL with *r and err. */
 static DIR *open_stream(int dirfd, const char *name, int *r, struct err *err)
 {
@@ -419,6 +424,19 @@ int blob_discard(struct blob_store *store, const struct digest *digest, enum blo
 	if (r == -ENOENT)
 		return BLOB_MISSING;
 	return r < 0 ? err_errno(err, r, "taking blob %s out of the store", DIGEST_TEXT(digest)) : 0;
+}
+
+bool blob_has_no_other_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+			    uint64_t *allocated)
+{
+	struct blob_name name;
+	struct stat st;
+
+	blob_print_name(digest->hash, &name);
+	if (disk_fstatat(store->kind_fds[kind], name.text, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return false;
+	*allocated = blob_allocated(&st);
+	return st.st_nlink == 1;
 }
 
 /* ---- scanning ---- */

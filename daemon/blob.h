@@ -68,6 +68,9 @@ static inline void blob_store_free(struct blob_store *store)
 }
 DEFINE_AUTO(blob_store);
 
+/* Is this the name of a folder in STORE that holds blobs of one kind, in fan-out folders? Does not block. */
+bool blob_is_kind_folder(const char *name);
+
 /* Remove what earlier runs left in tmp/. What this one is writing stays: at any time. Return: 0, or a
  * negative errno. */
 int blob_store_clean(struct blob_store *store, struct err *err);
@@ -242,6 +245,14 @@ struct blob_found {
 	struct blob_info info;
 	bool is_changed; /* it is not as it was published, whatever its size */
 };
+
+/**
+ * Would taking a kind out of the store free its disk: does its inode have no links elsewhere?
+ *
+ * @allocated  out: what it takes
+ */
+bool blob_has_no_other_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+			    uint64_t *allocated);
 
 /**
  * Call back for every name in one fan-out folder (0 to 255) of one kind, that is a whole digest hash.

@@ -73,6 +73,33 @@ static size_t n_cpus(void)
 	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (size_t)CPU_COUNT(&set) : 1;
 }
 
+static void make_evict(struct cache *cache)
+{
+	cache->usage = usage_new(&(struct usage_parts){
+		.pool = cache->pool,
+		.slicer = cache->slicer,
+		.store = cache->store,
+		.catalog = cache->catalog,
+		.index = cache->index,
+		.store_fd = cache->store_fd,
+	});
+	cache->evict = evict_new(&(struct evict_parts){
+		.base = cache->base,
+		.pool = cache->pool,
+		.slicer = cache->slicer,
+		.store = cache->store,
+		.claims = cache->claims,
+		.space = cache->space,
+		.usage = cache->usage,
+		.catalog = cache->catalog,
+		.index = cache->index,
+		.nodes = cache->nodes,
+		.trees = cache->trees,
+		.tags = cache->tags,
+		.counters = &cache->counters,
+	});
+}
+
 static void make_maps(struct cache *cache)
 {
 	cache->chores = pool_queue_new(cache->pool);
@@ -103,6 +130,7 @@ static void make_maps(struct cache *cache)
 		.counters = &cache->counters,
 	});
 	cache->tags = tags_new(cache->pool, cache->index, cache->store_fd);
+	make_evict(cache);
 }
 
 int cache_open(struct cache *cache, struct event_base *base, const struct cache_config *config,
@@ -201,6 +229,7 @@ static bool load_step(struct slice *slice)
 			if (cache->stopping)
 				trees_stop_warming(cache->trees);
 			trees_warm(cache->trees);
+			evict_start(cache->evict);
 			cache->loaded(cache->loaded_ctx, 0, NULL);
 			return false;
 		}
@@ -277,6 +306,7 @@ void cache_stop(struct cache *cache)
 {
 	cache->stopping = true;
 	trees_stop_warming(cache->trees);
+	evict_stop(cache->evict);
 	if (cache->recovery)
 		recovery_stop(cache->recovery);
 	trees_flush(cache->trees);
@@ -285,7 +315,7 @@ void cache_stop(struct cache *cache)
 bool cache_busy(const struct cache *cache)
 {
 	return cache->loading || nodes_busy(cache->nodes) || flights_n(cache->flights) ||
-	       pool_n_jobs(cache->pool) || index_n_pending(cache->index) ||
+	       evict_is_busy(cache->evict) || pool_n_jobs(cache->pool) || index_n_pending(cache->index) ||
 	       (cache->recovery && !recovery_is_done(cache->recovery));
 }
 
@@ -295,6 +325,8 @@ void cache_close(struct cache *cache)
 
 	if (cache->trees)
 		trees_flush(cache->trees); /* uses since the last time */
+	evict_free(cache->evict);
+	usage_free(cache->usage);
 	tags_free(cache->tags);
 	trees_free(cache->trees);
 	nodes_free(cache->nodes);
@@ -351,13 +383,16 @@ void cache_close_fds(struct cache *cache, int *fds, size_t n)
 const struct counters *cache_count(struct cache *cache)
 {
 	struct catalog_totals totals = { 0 };
+	uint64_t allocated = 0;
 
 	/* Before it is ready the index's lane has the catalog. */
-	if (cache->ready)
+	if (cache->ready) {
 		totals = catalog_totals(cache->catalog);
+		allocated = evict_allocated(cache->evict);
+	}
 	cache->counters.blobs = totals.n_blobs;
 	cache->counters.blob_bytes = totals.bytes;
-	cache->counters.allocated_bytes = totals.allocated;
+	cache->counters.allocated_bytes = allocated;
 	cache->counters.trees = trees_n(cache->trees);
 	cache->counters.tags = cache->ready ? tags_n(cache->tags) : 0;
 	cache->counters.uptime_seconds = (slice_now_ns() - cache->started_ns) / 1000000000u;

@@ -21,6 +21,7 @@
 #include "daemon/catalog.h"
 #include "daemon/claims.h"
 #include "daemon/counters.h"
+#include "daemon/evict.h"
 #include "daemon/flight.h"
 #include "daemon/index.h"
 #include "daemon/node.h"
@@ -31,6 +32,7 @@
 #include "daemon/staging.h"
 #include "daemon/tags.h"
 #include "daemon/tree.h"
+#include "daemon/usage.h"
 #include "daemon/writers.h"
 
 struct event_base;
@@ -62,6 +64,8 @@ struct cache {
 	struct nodes *nodes;
 	struct trees *trees;
 	struct tags *tags;
+	struct usage *usage;
+	struct evict *evict;
 	struct recovery *recovery; /* NULL until the index is read */
 	struct counters counters;
 	uint64_t started_ns;

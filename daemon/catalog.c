@@ -7,6 +7,7 @@
 
 #include "common/alloc.h"
 #include "daemon/map.h"
+#include "daemon/slice.h"
 
 enum {
 	SIZE_HINTS = 1 << 16, /* one byte a slot: large sizes are few and spread by a multiplication */
@@ -35,6 +36,8 @@ struct catalog {
 	void (*unheld)(void *ctx, const struct catalog_entry *entry);
 	void *unheld_ctx;
 	uint64_t last_tick;
+	struct catalog_fresh *fresh; /* a ring, once it is full: the next one replaces the oldest */
+	size_t n_fresh, fresh_capacity, next_fresh;
 	atomic_uchar size_hints[SIZE_HINTS];
 };
 
@@ -65,6 +68,7 @@ void catalog_free(struct catalog *catalog)
 		return;
 	free_slabs(catalog);
 	map_fini(&catalog->map);
+	free(catalog->fresh);
 	free(catalog);
 }
 
@@ -180,6 +184,11 @@ struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_inf
 	if (is_new)
 		*is_new = !(entry->kinds & 1u << kind);
 	set_kind(catalog, entry, kind, info->allocated);
+	if (info->allocated >= CATALOG_FRESH_MIN)
+		catalog_keep_fresh(catalog, &(struct catalog_fresh){ .digest = info->digest,
+								     .kind = kind,
+								     .allocated = info->allocated,
+								     .since_ns = slice_now_ns() });
 	entry->seen |= (uint8_t)(1u << kind);
 	entry->used = catalog_tick(catalog);
 	return entry;
@@ -238,6 +247,42 @@ void catalog_leaving(struct catalog *catalog, int64_t bytes)
 {
 	assert(bytes >= 0 || (uint64_t)-bytes <= catalog->totals.leaving);
 	catalog->totals.leaving += (uint64_t)bytes;
+}
+
+void catalog_keep_fresh(struct catalog *catalog, const struct catalog_fresh *fresh)
+{
+	if (catalog->n_fresh < CATALOG_FRESH_MAX) {
+		catalog->fresh = xgrow(catalog->fresh, catalog->n_fresh, &catalog->fresh_capacity,
+				       sizeof(*catalog->fresh));
+		catalog->fresh[catalog->n_fresh++] = *fresh;
+	} else {
+		catalog->fresh[catalog->next_fresh++ % CATALOG_FRESH_MAX] = *fresh;
+	}
+}
+
+size_t catalog_take_fresh(struct catalog *catalog, struct catalog_fresh **fresh)
+{
+	size_t n = catalog->n_fresh;
+
+	*fresh = TAKE(catalog->fresh);
+	catalog->n_fresh = catalog->fresh_capacity = catalog->next_fresh = 0;
+	return n;
+}
+
+struct catalog_entry *catalog_correct(struct catalog *catalog, const struct catalog_fresh *fresh)
+{
+	struct catalog_entry *entry = catalog_find(catalog, &fresh->digest);
+
+	if (!entry || !(entry->kinds & 1u << fresh->kind) ||
+	    entry->allocated[fresh->kind] == (uint32_t)(fresh->allocated / BLOCK))
+		return NULL;
+	set_kind(catalog, entry, fresh->kind, fresh->allocated);
+	return entry;
+}
+
+uint64_t catalog_allocated(const struct catalog_entry *entry)
+{
+	return ((uint64_t)entry->allocated[BLOB_PLAIN] + entry->allocated[BLOB_EXEC]) * BLOCK;
 }
 
 struct index_blob catalog_row(const struct catalog_entry *entry)

@@ -76,6 +76,30 @@ void catalog_watch(struct catalog *catalog, void (*unheld)(void *ctx, const stru
 /* Note that bytes are leaving: dropped here, still on the disk. Negative when they are gone. */
 void catalog_leaving(struct catalog *catalog, int64_t bytes);
 
+/*
+ * Files of 64 KiB or more that were written lately: what they take on disk may not be settled yet (usage.h).
+ * The last FRESH_MAX of them.
+ */
+struct catalog_fresh {
+	struct digest digest;
+	enum blob_kind kind;
+	uint64_t allocated; /* bytes */
+	uint64_t since_ns;  /* slice_now_ns() */
+};
+enum { CATALOG_FRESH_MIN = 64 * 1024, CATALOG_FRESH_MAX = 8192 };
+
+/* Take them all, for the caller to free(). Return: how many. */
+size_t catalog_take_fresh(struct catalog *catalog, struct catalog_fresh **fresh);
+
+/* Put one back, to be taken again. */
+void catalog_keep_fresh(struct catalog *catalog, const struct catalog_fresh *fresh);
+
+/* Note what a kind takes now. Return: its entry if that is another number than before, else NULL. */
+struct catalog_entry *catalog_correct(struct catalog *catalog, const struct catalog_fresh *fresh);
+
+/* Bytes that its files take on disk. */
+uint64_t catalog_allocated(const struct catalog_entry *entry);
+
 /* The row that the index should have. */
 struct index_blob catalog_row(const struct catalog_entry *entry);
 

@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -236,6 +237,16 @@ int disk_fd_flags(int fd)
 int disk_flock(int fd, int operation)
 {
 	return SYSTEM(flock(fd, operation));
+}
+
+int disk_free_bytes(int fd, uint64_t *bytes)
+{
+	struct statvfs st;
+	int r = SYSTEM(fstatvfs(fd, &st));
+
+	if (r == 0)
+		*bytes = (uint64_t)st.f_bavail * st.f_frsize;
+	return r;
 }
 
 int disk_fsync(int fd)

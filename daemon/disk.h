@@ -55,6 +55,7 @@ int disk_fd_path(int fd, char *buf,
 		 size_t size); /* the path behind a descriptor, terminated, or -ENAMETOOLONG */
 int disk_fd_flags(int fd);     /* fcntl F_GETFL */
 int disk_flock(int fd, int operation);
+int disk_free_bytes(int fd, uint64_t *bytes); /* that its file system has for an ordinary user */
 int disk_fsync(int fd);
 int disk_syncfs(int fd);
 

@@ -2,8 +2,9 @@
 #include "daemon/info.h"
 
 #include "common/alloc.h"
+#include "common/log.h"
 
-enum { PROTOCOL_VERSION = 1, PAGE_MAX = 4096 };
+enum { PROTOCOL_VERSION = 1 };
 
 /* For methods without params. Return: false when there were any, and the request has failed. */
 static bool no_params(struct request *request, const char *method)
@@ -39,19 +40,20 @@ void ping_start(struct request *request)
 	request_send(request);
 }
 
-void stats_start(struct request *request)
+struct stats {
+	struct request *request;
+	struct usage_waiter usage;
+};
+
+static void answer_stats(struct request *request)
 {
-	const struct counters *c;
-	struct wire_out *out;
+	const struct counters *c = cache_count(request->cache);
+	struct wire_out *out = request_reply(request);
 	size_t n = 0;
 
-	if (!no_params(request, "stats"))
-		return;
-	c = cache_count(request->cache);
 #define COUNTER(name, meaning) n++;
 #include "daemon/counters.def"
 #undef COUNTER
-	out = request_reply(request);
 	wire_map(out, n);
 #define COUNTER(name, meaning) wire_put_uint(out, #name, c->name);
 #include "daemon/counters.def"
@@ -59,51 +61,31 @@ void stats_start(struct request *request)
 	request_send(request);
 }
 
-struct trees_params {
-	uint64_t offset, limit;
-};
-
-static const struct wire_field trees_fields[] = {
-	WIRE_FIELD(struct trees_params, offset, WIRE_UINT, false),
-	WIRE_FIELD(struct trees_params, limit, WIRE_UINT, false),
-};
-
-static void put_tree(struct wire_out *out, const struct index_tree *row)
+static void on_measured(struct usage_waiter *usage, int r, const struct err *err)
 {
-	wire_map(out, 7);
-	wire_put_digest(out, "digest", &row->digest);
-	wire_put_uint(out, "files", row->n_files);
-	wire_put_uint(out, "directories", row->n_directories);
-	wire_put_uint(out, "symlinks", row->n_symlinks);
-	wire_put_uint(out, "bytes", row->bytes);
-	wire_put_uint(out, "hits", row->hits);
-	wire_put_uint(out, "last_used", row->used);
+	struct stats *stats = CONTAINER_OF(usage, struct stats, usage);
+
+	if (r < 0) /* what was measured before will do */
+		log_warning("stats: %s", err->text);
+	answer_stats(stats->request);
+	free(stats);
 }
 
-void trees_start(struct request *request)
+/* Before the index is read there is nothing to measure. */
+void stats_start(struct request *request)
 {
-	struct trees_params params = { .limit = PAGE_MAX };
-	AUTO_FREE struct index_tree *rows = NULL;
-	struct err err = { 0 };
-	struct wire_out *out;
-	size_t n;
+	struct stats *stats;
 
-	if (wire_decode(request->params, trees_fields, N_ELEMENTS(trees_fields), &params, "trees", &err) <
-	    0) {
-		request_fail(request, &err);
+	if (!no_params(request, "stats"))
+		return;
+	if (!request->cache->ready) {
+		answer_stats(request);
 		return;
 	}
-	params.limit = params.limit < PAGE_MAX ? params.limit : PAGE_MAX;
-	rows = xcalloc(params.limit + 1, sizeof(*rows));
-	n = trees_list(request->cache->trees, params.offset, rows, params.limit);
-	out = request_reply(request);
-	wire_map(out, 2);
-	wire_text(out, "trees");
-	wire_array(out, n);
-	for (size_t i = 0; i < n; i++)
-		put_tree(out, &rows[i]);
-	wire_put_bool(out, "more", params.offset < trees_n(request->cache->trees) - n);
-	request_send(request);
+	stats = xcalloc(1, sizeof(*stats));
+	stats->request = request;
+	stats->usage.measured = on_measured;
+	usage_measure(request->cache->usage, &stats->usage);
 }
 
 void tags_start(struct request *request)

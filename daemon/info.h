@@ -10,7 +10,6 @@
 
 void ping_start(struct request *request);
 void stats_start(struct request *request);
-void trees_start(struct request *request);
 void tags_start(struct request *request);
 void tag_start(struct request *request);
 void cancel_start(struct request *request);

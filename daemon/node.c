@@ -57,6 +57,11 @@ void node_put(struct node *node)
 	node_put_used(node, 0);
 }
 
+size_t node_references(const struct node *node)
+{
+	return node_inner(node)->refs;
+}
+
 bool node_is_resolved(const struct node *node)
 {
 	return node_inner(node)->state == NODE_RESOLVED;

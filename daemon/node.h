@@ -109,6 +109,9 @@ struct node *nodes_adopt(struct nodes *nodes, const struct digest *digest, struc
 
 bool node_is_resolved(const struct node *node);
 
+/* How many references to it there are, from parents, cached trees and requests. */
+size_t node_references(const struct node *node);
+
 /* Is this node read again, rather than constructed for the first time? While it is under way. */
 bool node_is_recalled(const struct node *node);
 

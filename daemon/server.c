@@ -20,6 +20,7 @@
 #include "daemon/cache.h"
 #include "daemon/conn.h"
 #include "daemon/disk.h"
+#include "daemon/gc.h"
 #include "daemon/info.h"
 #include "daemon/look.h"
 #include "daemon/materialize.h"
@@ -47,6 +48,7 @@ static const struct method methods[] = {
 	{ "tags", tags_start, false },
 	{ "stats", stats_start, true },
 	{ "trees", trees_start, false },
+	{ "gc", gc_start, false },
 	{ "cancel", cancel_start, true },
 	{ "stop", stop_start, true },
 	{ NULL, NULL, false },

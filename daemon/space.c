@@ -90,19 +90,19 @@ static uint64_t taken(const struct space *space)
 	return space->levels.used + space->levels.overhead + space->unmeasured;
 }
 
-/* How many bytes are in the way of so many more; 0: there is room. */
-static uint64_t lacks(const struct space *space, uint64_t bytes)
+/* What is in the way of so many more bytes. */
+static struct space_gap lacks(const struct space *space, uint64_t bytes)
 {
 	const struct space_levels *levels = &space->levels;
-	uint64_t for_cap = 0, for_disk = 0;
+	struct space_gap gap = { 0 };
 
 	if (levels->limits.max_size)
-		for_cap = excess(add(taken(space) + levels->reserved, bytes), levels->limits.max_size);
+		gap.of_cap = excess(add(taken(space) + levels->reserved, bytes), levels->limits.max_size);
 	if (space->disk_room < 0)
-		for_disk = add((uint64_t)-space->disk_room, bytes);
+		gap.of_disk = add((uint64_t)-space->disk_room, bytes);
 	else if (levels->disk_known)
-		for_disk = excess(bytes, (uint64_t)space->disk_room);
-	return for_cap > for_disk ? for_cap : for_disk;
+		gap.of_disk = excess(bytes, (uint64_t)space->disk_room);
+	return gap;
 }
 
 /* ---- who writes ---- */
@@ -112,7 +112,7 @@ int space_reserve(struct space *space, uint64_t bytes)
 	bool fits;
 
 	lock(space);
-	fits = lacks(space, add(bytes, BLOB_OVERHEAD)) == 0;
+	fits = space_gap_is_closed(lacks(space, add(bytes, BLOB_OVERHEAD)));
 	if (fits) {
 		space->levels.reserved += bytes;
 		space->unmeasured += BLOB_OVERHEAD;
@@ -143,38 +143,43 @@ void space_disk_full(struct space *space)
 
 /* ---- who makes room ---- */
 
-uint64_t space_lacks(struct space *space, uint64_t bytes)
+struct space_gap space_lacks(struct space *space, uint64_t bytes)
 {
-	uint64_t n;
+	struct space_gap gap;
 
 	lock(space);
-	n = lacks(space, add(bytes, BLOB_OVERHEAD));
+	gap = lacks(space, add(bytes, BLOB_OVERHEAD));
 	unlock(space);
-	return n;
+	return gap;
 }
 
 /* What is above the marks that are these percentages: of the cap, and as much over the floor. */
-static uint64_t above_mark(const struct space *space, unsigned mark)
+static struct space_gap above_mark(const struct space *space, unsigned mark)
 {
 	const struct space_limits *limits = &space->levels.limits;
-	uint64_t of_cap = 0, of_disk = 0,
-		 floor = add(limits->min_free, percent(limits->min_free, 100 - mark));
+	uint64_t floor = add(limits->min_free, percent(limits->min_free, 100 - mark));
+	struct space_gap gap = { 0 };
 
 	if (limits->max_size)
-		of_cap = excess(taken(space), percent(limits->max_size, mark));
+		gap.of_cap = excess(taken(space), percent(limits->max_size, mark));
 	if (limits->min_free && space->levels.disk_known)
-		of_disk = excess(floor, space->levels.disk_free);
-	return of_cap > of_disk ? of_cap : of_disk;
+		gap.of_disk = excess(floor, space->levels.disk_free);
+	return gap;
 }
 
-uint64_t space_surplus(struct space *space)
+struct space_gap space_surplus(struct space *space)
 {
-	uint64_t n;
+	struct space_gap gap;
 
 	lock(space);
-	n = above_mark(space, LOW_PERCENT);
+	gap = above_mark(space, LOW_PERCENT);
 	unlock(space);
-	return n;
+	return gap;
+}
+
+uint64_t space_low_mark(uint64_t max_size)
+{
+	return percent(max_size, LOW_PERCENT);
 }
 
 struct space_levels space_levels(struct space *space)
@@ -221,7 +226,7 @@ void space_watch(struct space *space, void (*above)(void *ctx), void *ctx)
 /* The levels are locked, and are not when this returns: above() may look at them. */
 static void unlock_and_tell(struct space *space)
 {
-	bool is_above = above_mark(space, HIGH_PERCENT) > 0;
+	bool is_above = !space_gap_is_closed(above_mark(space, HIGH_PERCENT));
 
 	unlock(space);
 	if (is_above && space->above)

@@ -55,11 +55,22 @@ void space_disk_full(struct space *space);
 
 /* ---- who makes room ---- */
 
-/* How many bytes have to go before so many can be reserved; 0: none. */
-uint64_t space_lacks(struct space *space, uint64_t bytes);
+/* Bytes that are in the way: what the cap forbids and what the disk lacks are seldom made good by the same
+ * means. */
+struct space_gap {
+	uint64_t of_cap, of_disk;
+};
 
-/* How many bytes are to go in the background, to come down to the low mark; 0 at or below it. */
-uint64_t space_surplus(struct space *space);
+/* How many bytes have to go before so many can be reserved. */
+struct space_gap space_lacks(struct space *space, uint64_t bytes);
+
+/* How many bytes are to go in the background, to come down to the low marks; 0 at or below them. */
+struct space_gap space_surplus(struct space *space);
+
+static inline bool space_gap_is_closed(struct space_gap gap)
+{
+	return !gap.of_cap && !gap.of_disk;
+}
 
 struct space_levels {
 	struct space_limits limits;
@@ -72,6 +83,9 @@ struct space_levels space_levels(struct space *space);
 
 /* Say why so many bytes find no room, when nothing more can be evicted. Return: -ENOSPC (ERR_NO_SPACE). */
 int space_refuse(struct space *space, uint64_t bytes, struct err *err);
+
+/* The low mark of a cap. */
+uint64_t space_low_mark(uint64_t max_size);
 
 /* ---- who measures: loop only ---- */
 

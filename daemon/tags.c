@@ -10,6 +10,7 @@
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
+#include "daemon/map.h"
 
 enum {
 	FILE_MAX = TAGS_MAX * (DIGEST_TEXT_SIZE + 12 + TAG_NAME_MAX)
@@ -21,7 +22,14 @@ struct tag {
 	uid_t uid;
 };
 
+/* A digest that tags name. */
+struct pin {
+	struct digest digest; /* first: the key in the map */
+	size_t n;             /* of them */
+};
+
 struct tags {
+	struct map pins;
 	struct pool_queue *queue;
 	struct index *index;
 	int store_fd;
@@ -71,6 +79,7 @@ struct tags *tags_new(struct pool *pool, struct index *index, int store_fd)
 
 	tags->queue = pool_queue_new(pool);
 	list_init(&tags->committed);
+	map_init(&tags->pins);
 	tags->index = index;
 	tags->store_fd = store_fd;
 	return tags;
@@ -82,6 +91,7 @@ void tags_free(struct tags *tags)
 		return;
 	tags_clear(tags);
 	free(tags->items);
+	map_fini(&tags->pins);
 	pool_queue_free(tags->queue);
 	free(tags);
 }
@@ -127,6 +137,33 @@ static size_t position(const struct tags *tags, const char *name, size_t len, bo
 	return low;
 }
 
+static void pin(struct tags *tags, const struct digest *digest)
+{
+	struct pin *pin = map_find(&tags->pins, digest);
+
+	if (!pin) {
+		pin = xcalloc(1, sizeof(*pin));
+		pin->digest = *digest;
+		map_add(&tags->pins, &pin->digest);
+	}
+	pin->n++;
+}
+
+static void unpin(struct tags *tags, const struct digest *digest)
+{
+	struct pin *pin = map_find(&tags->pins, digest);
+
+	if (--pin->n)
+		return;
+	map_remove(&tags->pins, &pin->digest);
+	free(pin);
+}
+
+bool tags_pin(const struct tags *tags, const struct digest *digest)
+{
+	return map_find(&tags->pins, digest);
+}
+
 static void put(struct tags *tags, const struct index_tag *tag)
 {
 	bool found;
@@ -137,7 +174,10 @@ static void put(struct tags *tags, const struct index_tag *tag)
 		memmove(&tags->items[i + 1], &tags->items[i], (tags->n - i) * sizeof(*tags->items));
 		tags->n++;
 		tags->items[i].name = xstrdup(tag->name);
+	} else {
+		unpin(tags, &tags->items[i].digest);
 	}
+	pin(tags, &tag->digest);
 	tags->items[i].digest = tag->digest;
 	tags->items[i].uid = tag->uid;
 }
@@ -152,8 +192,10 @@ bool tags_load(struct tags *tags, const struct index_tag *tag)
 
 void tags_clear(struct tags *tags)
 {
-	while (tags->n)
-		free(tags->items[--tags->n].name);
+	while (tags->n) {
+		unpin(tags, &tags->items[--tags->n].digest);
+		free(tags->items[tags->n].name);
+	}
 }
 
 static void drop(struct tags *tags, const char *name)
@@ -164,6 +206,7 @@ static void drop(struct tags *tags, const char *name)
 	if (!found)
 		return;
 	free(tags->items[i].name);
+	unpin(tags, &tags->items[i].digest);
 	tags->n--;
 	memmove(&tags->items[i], &tags->items[i + 1], (tags->n - i) * sizeof(*tags->items));
 }

@@ -65,6 +65,9 @@ void tags_set(struct tags *tags, const struct index_tag *tag, tags_done *done, v
 /* Take a name away. Return: 0 (done will be called), or -ENOENT. */
 int tags_delete(struct tags *tags, const char *name, size_t len, tags_done *done, void *ctx);
 
+/* Is this digest named by a tag? */
+bool tags_pin(const struct tags *tags, const struct digest *digest);
+
 size_t tags_n(const struct tags *tags);
 struct index_tag tags_at(const struct tags *tags, size_t i); /* ascending by name; borrowed */
 

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/gc.h"
+
+#include <event2/event.h>
+#include <unistd.h>
+
+#include "common/alloc.h"
+
+enum { NAMED_MAX = 10000 }; /* trees, so that an answer fits into a message */
+
+static const struct timeval progress_interval = { .tv_usec = 100000 };
+
+struct gc_params {
+	uint64_t to;
+	bool has_to, dry_run, progress;
+};
+
+static const struct wire_field fields[] = {
+	WIRE_OPTIONAL(struct gc_params, to, WIRE_UINT, has_to),
+	WIRE_FIELD(struct gc_params, dry_run, WIRE_BOOL, false),
+	WIRE_FIELD(struct gc_params, progress, WIRE_BOOL, false),
+};
+
+struct gc {
+	struct request *request;
+	struct evict_gc evict;
+	struct event *progress;
+	bool cancelled;
+};
+
+static void put_tree(struct wire_out *out, const struct evict_tree *tree)
+{
+	wire_map(out, 3);
+	wire_put_digest(out, "digest", &tree->digest);
+	wire_put_uint(out, "bytes", tree->bytes);
+	wire_put_uint(out, "last_used", tree->used);
+}
+
+static void answer(struct gc *gc)
+{
+	const struct evict_gc *went = &gc->evict;
+	struct wire_out *out = request_reply(gc->request);
+
+	wire_map(out, 5);
+	wire_text(out, "trees");
+	wire_array(out, went->n_listed);
+	for (size_t i = 0; i < went->n_listed; i++)
+		put_tree(out, &went->trees[i]);
+	wire_put_uint(out, "evicted_trees", went->n_trees);
+	wire_put_uint(out, "evicted_blobs", went->n_blobs);
+	wire_put_uint(out, "evicted_bytes", went->bytes);
+	wire_put_uint(out, "allocated_before", went->before);
+	request_send(gc->request);
+}
+
+static void on_done(struct evict_gc *evict)
+{
+	struct gc *gc = CONTAINER_OF(evict, struct gc, evict);
+	struct err err = { 0 };
+
+	if (gc->progress)
+		event_free(gc->progress);
+	if (gc->cancelled) {
+		err_set(&err, ERR_CANCELLED, "gc: cancelled");
+		request_fail(gc->request, &err);
+	} else {
+		answer(gc);
+	}
+	free(evict->trees);
+	free(gc);
+}
+
+static void on_cancel(struct request *request)
+{
+	struct gc *gc = request->ctx;
+
+	gc->cancelled = true;
+	evict_gc_cancel(&gc->evict);
+}
+
+static void on_progress(evutil_socket_t fd, short what, void *arg)
+{
+	struct gc *gc = arg;
+
+	(void)fd;
+	(void)what;
+	request_progress(gc->request, gc->evict.n_blobs, 0, gc->evict.bytes, gc->evict.goal);
+}
+
+static int check(struct request *request, struct gc_params *params, struct err *err)
+{
+	uid_t uid = request->session->uid;
+	int r = wire_decode(request->params, fields, N_ELEMENTS(fields), params, "gc", err);
+
+	if (r == 0 && uid != 0 && uid != geteuid())
+		return err_set(err, ERR_PERMISSION_DENIED, "gc is for the daemon's user and root");
+	return r;
+}
+
+void gc_start(struct request *request)
+{
+	struct gc_params params = { 0 };
+	struct err err = { 0 };
+	struct gc *gc;
+
+	if (check(request, &params, &err) < 0) {
+		request_fail(request, &err);
+		return;
+	}
+	gc = xcalloc(1, sizeof(*gc));
+	gc->request = request;
+	gc->evict = (struct evict_gc){
+		.has_to = params.has_to,
+		.to = params.to,
+		.dry_run = params.dry_run,
+		.max_trees = NAMED_MAX,
+		.done = on_done,
+	};
+	request->ctx = gc;
+	request->cancel = on_cancel;
+	if (params.progress) {
+		gc->progress = event_new(request->cache->base, -1, EV_PERSIST, on_progress, gc);
+		if (gc->progress)
+			(void)event_add(gc->progress, &progress_interval);
+	}
+	evict_gc(request->cache->evict, &gc->evict);
+}
