@@ -63,7 +63,10 @@ static int open_store(struct cache *cache, struct err *err)
 		return r;
 	cache->is_empty = r;
 	cache->staging = staging_open(cache->store_fd, err);
-	return cache->staging ? 0 : -EIO;
+	if (!cache->staging)
+		return -EIO;
+	cache->mount = mount_open(cache->store_fd, err);
+	return cache->mount ? 0 : -EIO;
 }
 
 static size_t n_cpus(void)
@@ -338,6 +341,7 @@ void cache_close(struct cache *cache)
 	slicer_free(cache->slicer);
 	pool_free(cache->pool); /* the last connections left descriptors to be closed */
 	pool_queue_free(cache->chores);
+	mount_free(cache->mount);
 	staging_free(cache->staging);
 	blob_store_close(cache->store);
 	claims_free(cache->claims);

@@ -24,6 +24,7 @@
 #include "daemon/evict.h"
 #include "daemon/flight.h"
 #include "daemon/index.h"
+#include "daemon/mount.h"
 #include "daemon/node.h"
 #include "daemon/pool.h"
 #include "daemon/recover.h"
@@ -56,6 +57,7 @@ struct cache {
 	struct blob_store *store;
 	struct space *space;
 	struct claims *claims;
+	struct mount *mount;
 	struct staging *staging;
 	struct writers *writers;
 	struct index *index;

@@ -56,6 +56,18 @@ int disk_reopen(int fd, int flags)
 	return disk_openat(AT_FDCWD, print_fd_link(fd, link), flags, 0);
 }
 
+int disk_reopen_on(int mount_fd, int fd, int flags)
+{
+	union {
+		struct file_handle handle;
+		char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+	} u = { .handle.handle_bytes = MAX_HANDLE_SZ };
+	int mount_id;
+	int r = SYSTEM(name_to_handle_at(fd, "", &u.handle, &mount_id, AT_EMPTY_PATH));
+
+	return r < 0 ? r : SYSTEM(open_by_handle_at(mount_fd, &u.handle, flags | O_CLOEXEC));
+}
+
 void disk_close(int fd)
 {
 	if (fd >= 0)
@@ -135,6 +147,19 @@ int disk_fstat(int fd, struct stat *st)
 int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags)
 {
 	return SYSTEM(fstatat(dirfd, name, st, flags));
+}
+
+int disk_statx(int dirfd, const char *name, int flags, unsigned mask, struct statx *st)
+{
+	return SYSTEM(statx(dirfd, name, flags, mask, st));
+}
+
+int disk_is_read_only(int fd)
+{
+	struct statvfs vfs;
+	int r = SYSTEM(fstatvfs(fd, &vfs));
+
+	return r < 0 ? r : (vfs.f_flag & ST_RDONLY) != 0;
 }
 
 int disk_mkdirat(int dirfd, const char *name, mode_t mode)

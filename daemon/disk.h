@@ -26,6 +26,9 @@ int disk_openat2(int dirfd, const char *path, int flags, mode_t mode, uint64_t r
 /* Open the inode behind a descriptor once more, named or not: another open file, with an offset of its own.
  */
 int disk_reopen(int fd, int flags);
+/* Open what is behind a descriptor once more, on the mount that another descriptor is on: by its file handle,
+ * which takes CAP_DAC_READ_SEARCH (-EPERM). */
+int disk_reopen_on(int mount_fd, int fd, int flags);
 void disk_close(int fd); /* -1 is fine; errors of close(2) mean nothing here: nothing is promised before it */
 
 ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset); /* one call: may be short */
@@ -37,6 +40,8 @@ int disk_send_full(int from_fd, int to_fd, uint64_t len);
 
 int disk_fstat(int fd, struct stat *st);
 int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags);
+int disk_statx(int dirfd, const char *name, int flags, unsigned mask, struct statx *st);
+int disk_is_read_only(int fd); /* the mount that it is on: 1, 0, or a negative errno */
 int disk_mkdirat(int dirfd, const char *name, mode_t mode);
 int disk_symlinkat(const char *target, int dirfd, const char *name);
 int disk_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, int flags);

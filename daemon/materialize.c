@@ -109,7 +109,7 @@ static void answer(struct materialize *m)
 	wire_put_uint(out, "files_reflinked", c->reflinked);
 	wire_put_uint(out, "files_created", c->created);
 	if (fell_back) {
-		wire_put_text(out, "fallback", strerrordesc_np(m->plan.fallback_errno));
+		wire_put_text(out, "fallback", plan_fallback(&m->plan));
 		wire_put_uint(out, "fallback_copies", c->fallback);
 	}
 	request_send(TAKE(m->request));
@@ -157,6 +157,7 @@ static void start_plan(struct materialize *m)
 	m->planning = true;
 	m->has_folder = false; /* the plan closes it */
 	m->plan.store = cache->store;
+	m->plan.mount = cache->mount;
 	m->plan.flights = cache->flights;
 	m->plan.queue = m->queue;
 	m->plan.max_workers = cache->n_hands;

@@ -233,13 +233,27 @@ static int make_directory(struct plan *plan, struct item *item)
 
 /* ---- the target ---- */
 
+/* The look comes first: what is mounted at the target is seen by the client's own mount alone. */
+static int enter_target(struct plan *plan)
+{
+	struct err err = { 0 };
+	int r = target_check(&plan->target, &err);
+
+	if (r < 0)
+		return plan_fail(plan, r, &err);
+	plan->place = mount_enter(plan->mount, &plan->target.folder);
+	return 0;
+}
+
 static int begin_tree(struct plan *plan, struct item *root)
 {
 	struct err err = { 0 };
 	struct stat st;
 	int r;
 
-	if ((r = target_check(&plan->target, &err)) < 0 || (r = target_begin(&plan->target, &err)) < 0)
+	if ((r = enter_target(plan)) < 0)
+		return r;
+	if ((r = target_begin(&plan->target, &err)) < 0)
 		return plan_fail(plan, r, &err);
 	root->name = plan->target.hidden;
 	if ((r = make_folder(plan, plan->target.folder, root->name)) < 0)
@@ -285,11 +299,10 @@ static int copy_single(struct plan *plan, struct item *item)
 /* A single file is linked straight to its name; a private one is made under the hidden name and renamed. */
 static int make_file(struct plan *plan, struct item *item)
 {
-	struct err err = { 0 };
-	int r = target_check(&plan->target, &err);
+	int r = plan->target.begun ? 0 : enter_target(plan);
 
 	if (r < 0)
-		return plan_fail(plan, r, &err);
+		return r;
 	r = PLAN_UNLINKABLE;
 	if (plan_links(plan, plan->file) && !item->out_of_links)
 		r = link_single(plan, item);

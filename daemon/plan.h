@@ -25,6 +25,7 @@
 #include "daemon/blob.h"
 #include "daemon/crew.h"
 #include "daemon/flight.h"
+#include "daemon/mount.h"
 #include "daemon/node.h"
 #include "daemon/target.h"
 
@@ -49,6 +50,7 @@ struct plan {
 	struct flights *flights;
 	struct pool_queue *queue;
 	size_t max_workers;
+	struct mount *mount;          /* the store's */
 	struct target target;         /* its folder is taken over: the last worker closes it */
 	const struct node *root;      /* a resolved tree, */
 	const struct file_node *file; /* or a single file, when root is NULL */
@@ -63,7 +65,8 @@ struct plan {
 	struct err err;
 	size_t n_missing;
 	struct digest missing[PLAN_MISSING_MAX];
-	int fallback_errno; /* why files came to be in another way than asked; 0 when none did */
+	int fallback_errno;     /* why files came to be in another way than asked; 0 when none did */
+	enum mount_place place; /* of the target's folder */
 	struct plan_counts counts;
 
 	/* Private. */
@@ -82,5 +85,8 @@ void plan_start(struct plan *plan);
 
 /* Stop soon and delete what was made; done() follows with -ECANCELED, or 0 if it was just finished. */
 void plan_cancel(struct plan *plan);
+
+/* fallback_errno and place in words. */
+const char *plan_fallback(const struct plan *plan);
 
 #endif

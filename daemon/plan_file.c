@@ -97,6 +97,19 @@ int plan_copy(struct plan *plan, const struct plan_spot *spot, struct plan_need 
 
 /* ---- links ---- */
 
+static const char *explain(const struct plan *plan, int why)
+{
+	if (why == EXDEV && plan->place == MOUNT_OTHER)
+		return "the folder is on another mount of the store's file system, and cannot be opened on "
+		       "the store's own";
+	return strerrordesc_np(why);
+}
+
+const char *plan_fallback(const struct plan *plan)
+{
+	return explain(plan, plan->fallback_errno);
+}
+
 int plan_fall_back(struct plan *plan, const struct plan_spot *spot, int why, struct plan_need *need,
 		   struct plan_tally *tally)
 {
@@ -105,9 +118,8 @@ int plan_fall_back(struct plan *plan, const struct plan_spot *spot, int why, str
 
 	if (plan->require_link) {
 		err_set(&err, ERR_FAILED_PRECONDITION,
-			"the target '%s' cannot share inodes with the store, and copies were not wanted: "
-			"link: %s",
-			plan->target.name, strerrordesc_np(why));
+			"the target '%s' cannot share inodes with the store, and copies were not wanted: %s",
+			plan->target.name, explain(plan, why));
 		return plan_fail(plan, -why, &err);
 	}
 	r = plan_copy(plan, spot, need, tally);

@@ -48,8 +48,8 @@ static int directory_is_empty(const struct target *target)
 
 int target_check(struct target *target, struct err *err)
 {
-	struct stat st;
-	int r = disk_fstatat(target->folder, target->name, &st, AT_SYMLINK_NOFOLLOW);
+	struct statx st;
+	int r = disk_statx(target->folder, target->name, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st);
 
 	if (r == -ENOENT)
 		return 0;
@@ -57,8 +57,10 @@ int target_check(struct target *target, struct err *err)
 		return err_errno(err, r, "looking at the target '%s'", target->name);
 	if (target->is_file)
 		return refuse(target, "", err);
-	if (!S_ISDIR(st.st_mode))
+	if (!S_ISDIR(st.stx_mode))
 		return refuse(target, " and is no directory", err);
+	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+		return refuse(target, " and is a mount point", err);
 	r = directory_is_empty(target);
 	if (r < 0)
 		return err_errno(err, r, "reading the target '%s'", target->name);

@@ -32,6 +32,7 @@ static inline void begin(struct making *m, int folder, const char *name)
 	ck_assert_int_eq(target_init(&m->plan.target, cache.staging, dup(folder), name, strlen(name), &err),
 			 0);
 	m->plan.store = cache.store;
+	m->plan.mount = cache.mount;
 	m->plan.flights = cache.flights;
 	m->plan.queue = m->queue;
 	m->plan.max_workers = 4;
