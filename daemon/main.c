@@ -22,11 +22,12 @@ static void fill_standard_descriptors(void)
 	disk_close(fd);
 }
 
-/* Modes are what the code says, and a peer that hangs up is no reason to die. */
+/* Modes are what the code says; a peer that hangs up, or a file beyond RLIMIT_FSIZE, is no reason to die. */
 static void settle_process(void)
 {
 	(void)umask(0);
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN);
 }
 
 int main(int argc, char **argv)
