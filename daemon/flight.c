@@ -65,13 +65,10 @@ void flights_free(struct flights *flights)
 }
 
 /* Who asks for the same hash with another size asks for another blob: hash and size together are the key. */
-static struct digest flight_key(const struct digest *digest)
+static struct digest flight_key(const struct flights *flights, const struct digest *digest,
+				enum blob_kind kind)
 {
-	struct digest key = *digest;
-
-	for (unsigned i = 0; i < sizeof(digest->size); i++)
-		key.hash[DIGEST_HASH_SIZE - 1 - i] ^= (uint8_t)(digest->size >> 8 * i);
-	return key;
+	return map_key(&flights->under_way[kind], digest, digest->size);
 }
 
 size_t flights_n(const struct flights *flights)
@@ -172,7 +169,7 @@ static struct flight *start(struct flights *flights, const struct digest *digest
 {
 	struct flight *flight = xcalloc(1, sizeof(*flight));
 
-	flight->key = flight_key(digest);
+	flight->key = flight_key(flights, digest, kind);
 	flight->digest = *digest;
 	flight->kind = kind;
 	flight->links_used_up = links_used_up;
@@ -190,7 +187,7 @@ static struct flight *start(struct flights *flights, const struct digest *digest
 void flight_join(struct flights *flights, const struct digest *digest, enum blob_kind kind,
 		 bool links_used_up, struct flight_waiter *waiter)
 {
-	struct digest key = flight_key(digest);
+	struct digest key = flight_key(flights, digest, kind);
 	struct flight *flight = map_find(&flights->under_way[kind], &key);
 
 	if (flight)

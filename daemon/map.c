@@ -13,9 +13,8 @@ enum { CAPACITY_MIN = 64 };
 void map_init(struct map *map)
 {
 	*map = (struct map){ 0 };
-	if (getrandom(&map->secret, sizeof(map->secret), 0) != (ssize_t)sizeof(map->secret))
-		map->secret = (uintptr_t)map; /* only where the kernel has no randomness at all */
-	map->secret |= 1;
+	if (getrandom(map->secrets, sizeof(map->secrets), 0) != (ssize_t)sizeof(map->secrets))
+		map->secrets[0] = (uintptr_t)map; /* only where the kernel has no randomness at all */
 }
 
 void map_fini(struct map *map)
@@ -25,15 +24,36 @@ void map_fini(struct map *map)
 	map->n = map->capacity = 0;
 }
 
-/* Where a hash would like to be: a multiplication by a secret odd number spreads it from the top bits down.
- */
+/* Both halves of a product: every bit of either factor reaches the result. */
+static uint64_t multiply(uint64_t a, uint64_t b)
+{
+	__uint128_t product = (__uint128_t)a * b;
+
+	return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Where a hash would like to be. */
 static size_t home(const struct map *map, const struct digest *digest)
 {
-	uint64_t low, high;
+	const uint64_t *secrets = map->secrets;
+	uint64_t words[DIGEST_HASH_SIZE / sizeof(uint64_t)];
 
-	memcpy(&low, digest->hash, sizeof(low));
-	memcpy(&high, digest->hash + sizeof(low), sizeof(high));
-	return (size_t)(((low ^ (high * map->secret)) * map->secret) >> 20) & (map->capacity - 1);
+	memcpy(words, digest->hash, sizeof(words));
+	return (size_t)(multiply(words[0] ^ secrets[0], words[1] ^ secrets[1]) ^
+			multiply(words[2] ^ secrets[2], words[3] ^ secrets[3])) &
+	       (map->capacity - 1);
+}
+
+/* A multiplication by an odd number loses nothing, and by a secret one tells nothing. */
+struct digest map_key(const struct map *map, const struct digest *digest, uint64_t number)
+{
+	struct digest key = *digest;
+	uint64_t word;
+
+	memcpy(&word, key.hash, sizeof(word));
+	word ^= number * (map->secrets[4] | 1);
+	memcpy(key.hash, &word, sizeof(word));
+	return key;
 }
 
 /* The slot that holds this hash, or the free one where it would go. */

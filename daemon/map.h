@@ -2,9 +2,9 @@
 /*
  * Map: structs by the hash of their digest, in one flat table of pointers.
  *
- * What is kept begins with a struct digest. Keys are SHA-256 hashes, so they need no further mixing but one:
- * whoever may choose which digests are looked up must not choose the slots, so every table adds a secret.
- * Linear probing, at most three quarters full; deleting moves the followers back, so there are no tombstones.
+ * What is kept begins with a struct digest. Whoever may name digests, and so may make them up, must not
+ * choose the slots: these follow from the whole hash and the table's secrets. Linear probing, at most three
+ * quarters full; deleting moves the followers back, so there are no tombstones.
  *
  * Borrows what it keeps. Not locked: the owner's thread only.
  */
@@ -19,11 +19,15 @@
 struct map {
 	struct digest **slots; /* NULL where free */
 	size_t n, capacity;    /* in use; slots, a power of two or 0 */
-	uint64_t secret;
+	uint64_t secrets[5];
 };
 
 void map_init(struct map *map);
 void map_fini(struct map *map);
+
+/* The key in this map of a digest together with a number. Nobody can find two pairs that have the same one.
+ */
+struct digest map_key(const struct map *map, const struct digest *digest, uint64_t number);
 
 /* What has this hash (sizes are not compared), or NULL. */
 void *map_find(const struct map *map, const struct digest *digest);

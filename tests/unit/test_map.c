@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/map.h"
 
+#include <string.h>
+
 #include "common/hash.h"
 #include "tests/unit/unit.h"
 
@@ -153,8 +155,69 @@ START_TEST(two_maps_keep_the_same_things_in_different_slots)
 }
 END_TEST
 
+static size_t longest_run(const struct map *map)
+{
+	size_t run = 0, longest = 0;
+
+	for (size_t i = 0; i < 2 * map->capacity; i++) { /* twice, for one that goes round */
+		run = map_slot(map, i & (map->capacity - 1)) ? run + 1 : 0;
+		longest = run > longest ? run : longest;
+	}
+	return longest;
+}
+
+enum { MANY = 4096, RUN_MAX = MANY / 8 }; /* spread by chance the longest has some sixty */
+
+/* Digests that a client makes up need not look like hashes. */
+START_TEST(digests_that_differ_in_two_bytes_are_spread_as_any_others)
+{
+	static struct thing things[MANY];
+
+	for (size_t at = 0; at + 2 <= DIGEST_HASH_SIZE; at++) {
+		struct map map;
+
+		map_init(&map);
+		for (uint16_t i = 0; i < MANY; i++) {
+			memset(things[i].digest.hash, 0xa5, DIGEST_HASH_SIZE);
+			memcpy(things[i].digest.hash + at, &i, sizeof(i));
+			map_add(&map, &things[i].digest);
+		}
+		ck_assert_msg(longest_run(&map) < RUN_MAX, "byte %zu: %zu in a row", at, longest_run(&map));
+		map_fini(&map);
+	}
+}
+END_TEST
+
+START_TEST(a_digest_has_another_key_with_each_number)
+{
+	static struct thing things[MANY];
+	struct digest digest = { .size = 1 }, other = { .size = 1 }, a, b;
+	struct map map;
+
+	map_init(&map);
+	for (uint64_t i = 0; i < MANY; i++) {
+		things[i].digest = map_key(&map, &digest, i);
+		ck_assert_ptr_null(map_find(&map, &things[i].digest));
+		map_add(&map, &things[i].digest);
+	}
+	ck_assert_uint_lt(longest_run(&map), RUN_MAX);
+	ck_assert_mem_eq(things[0].digest.hash, digest.hash, DIGEST_HASH_SIZE);
+	/* Two pairs that look alike, whichever way the number is put in. */
+	for (size_t at = 0; at < DIGEST_HASH_SIZE; at++) {
+		other.hash[at] = 1;
+		a = map_key(&map, &digest, 1);
+		b = map_key(&map, &other, 0);
+		ck_assert_mem_ne(a.hash, b.hash, DIGEST_HASH_SIZE);
+		other.hash[at] = 0;
+	}
+	map_fini(&map);
+}
+END_TEST
+
 UNIT_MAIN("map", an_empty_map_finds_nothing,
 	  map_keeps_every_entry_through_ten_thousand_random_adds_and_removes,
 	  removing_leaves_all_others_findable_at_every_step,
 	  a_reserved_map_does_not_grow_until_it_holds_that_many,
-	  digests_of_one_hash_and_two_sizes_are_one_key, two_maps_keep_the_same_things_in_different_slots)
+	  digests_of_one_hash_and_two_sizes_are_one_key, two_maps_keep_the_same_things_in_different_slots,
+	  digests_that_differ_in_two_bytes_are_spread_as_any_others,
+	  a_digest_has_another_key_with_each_number)
