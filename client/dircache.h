@@ -184,6 +184,8 @@ struct dircache_materialize_options { /* zero: the default of each */
 	enum dircache_mode mode;
 	bool writable;     /* no links: private files, 0644 or 0755, reflinks but with DIRCACHE_COPY */
 	bool require_link; /* fail rather than copy where hard links cannot work; with DIRCACHE_LINK only */
+	unsigned lease_seconds; /* do not evict the tree for so long: at most 604800, a week; */
+	bool lease_connection;  /* or not before the handle is closed. Not with file */
 	dircache_progress_fn progress;
 	void *data; /* for progress */
 };

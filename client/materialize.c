@@ -74,7 +74,8 @@ static int call_materialize(struct dircache *dc, const char *what, const char *p
 		return r;
 	dc->progress = options->progress;
 	dc->progress_data = options->data;
-	out = connection_request(dc, "materialize", 9);
+	out = connection_request(dc, "materialize",
+				 9 + (options->lease_seconds > 0) + options->lease_connection);
 	connection_put_what(out, what);
 	target_put(&target, out);
 	wire_put_bool(out, "file", options->file);
@@ -83,6 +84,10 @@ static int call_materialize(struct dircache *dc, const char *what, const char *p
 	wire_put_bool(out, "writable", options->writable);
 	wire_put_bool(out, "require_link", options->require_link);
 	wire_put_bool(out, "progress", options->progress != NULL);
+	if (options->lease_seconds)
+		wire_put_uint(out, "lease", options->lease_seconds);
+	if (options->lease_connection)
+		wire_put_bool(out, "lease_connection", true);
 	return connection_call(dc, target.folder, err);
 }
 

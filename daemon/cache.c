@@ -132,6 +132,7 @@ static void make_maps(struct cache *cache)
 		.index = cache->index,
 		.counters = &cache->counters,
 	});
+	cache->leases = leases_new(cache->base, cache->trees);
 	cache->tags = tags_new(cache->pool, cache->index, cache->store_fd);
 	make_evict(cache);
 }
@@ -331,6 +332,7 @@ void cache_close(struct cache *cache)
 	evict_free(cache->evict);
 	usage_free(cache->usage);
 	tags_free(cache->tags);
+	leases_free(cache->leases);
 	trees_free(cache->trees);
 	nodes_free(cache->nodes);
 	flights_free(cache->flights);
@@ -399,6 +401,7 @@ const struct counters *cache_count(struct cache *cache)
 	cache->counters.allocated_bytes = allocated;
 	cache->counters.trees = trees_n(cache->trees);
 	cache->counters.tags = cache->ready ? tags_n(cache->tags) : 0;
+	cache->counters.leases = leases_n(cache->leases);
 	cache->counters.uptime_seconds = (slice_now_ns() - cache->started_ns) / 1000000000u;
 	return &cache->counters;
 }

@@ -24,6 +24,7 @@
 #include "daemon/evict.h"
 #include "daemon/flight.h"
 #include "daemon/index.h"
+#include "daemon/lease.h"
 #include "daemon/mount.h"
 #include "daemon/node.h"
 #include "daemon/pool.h"
@@ -65,6 +66,7 @@ struct cache {
 	struct flights *flights;
 	struct nodes *nodes;
 	struct trees *trees;
+	struct leases *leases;
 	struct tags *tags;
 	struct usage *usage;
 	struct evict *evict;

@@ -16,7 +16,8 @@ struct materialize_params {
 	struct place_params place;
 	struct digest digest;
 	struct wire_bytes tag, mode;
-	bool has_digest, file, executable, writable, require_link, progress;
+	uint64_t lease; /* seconds */
+	bool has_digest, file, executable, writable, require_link, progress, has_lease, lease_connection;
 };
 
 static const struct wire_field fields[] = {
@@ -29,6 +30,8 @@ static const struct wire_field fields[] = {
 	WIRE_FIELD(struct materialize_params, writable, WIRE_BOOL, false),
 	WIRE_FIELD(struct materialize_params, require_link, WIRE_BOOL, false),
 	WIRE_FIELD(struct materialize_params, progress, WIRE_BOOL, false),
+	WIRE_OPTIONAL(struct materialize_params, lease, WIRE_UINT, has_lease),
+	WIRE_FIELD(struct materialize_params, lease_connection, WIRE_BOOL, false),
 };
 
 struct materialize {
@@ -41,8 +44,9 @@ struct materialize {
 	struct pool_queue *queue;
 	struct plan plan;
 	struct event *progress;
-	uint64_t mark;   /* of the index, at the beginning */
-	bool has_folder; /* the folder is still this request's to close */
+	struct lease *lease; /* taken, or NULL */
+	uint64_t mark;       /* of the index, at the beginning */
+	bool has_folder;     /* the folder is still this request's to close */
 	bool waiting, planning, cancelled;
 };
 
@@ -52,6 +56,7 @@ static void materialize_free(struct materialize *m)
 		event_free(m->progress);
 	if (m->holder)
 		trees_unhold(m->holder, &m->params.digest);
+	lease_drop(m->lease);
 	node_put(m->node);
 	pool_queue_free(m->queue);
 	free(m);
@@ -102,6 +107,8 @@ static void answer(struct materialize *m)
 	const struct plan_counts *c = &m->plan.counts;
 	bool fell_back = c->fallback > 0;
 
+	if (m->lease)
+		lease_grant(TAKE(m->lease), (unsigned)m->params.lease);
 	wire_map(out, 9 + (m->node != NULL) + (fell_back ? 2 : 0));
 	put_totals(m, out);
 	wire_put_uint(out, "files_linked", c->linked);
@@ -175,6 +182,17 @@ static void start_plan(struct materialize *m)
 	plan_start(&m->plan);
 }
 
+/* There must be room for it before anything is made. */
+static int take_lease(struct materialize *m, struct err *err)
+{
+	struct session *session = m->request->session;
+
+	if (!m->params.has_lease && !m->params.lease_connection)
+		return 0;
+	return lease_take(m->request->cache->leases, &m->params.digest, session->uid,
+			  m->params.lease_connection ? &session->leases : NULL, &m->lease, err);
+}
+
 static void on_tree(struct tree_request *tree, int r)
 {
 	struct materialize *m = CONTAINER_OF(tree, struct materialize, tree);
@@ -188,7 +206,8 @@ static void on_tree(struct tree_request *tree, int r)
 	m->node = tree->node;
 	if (trees_hold(m->request->cache->trees, &m->params.digest))
 		m->holder = m->request->cache->trees;
-	if (tree_check_limits(m->node, &m->request->cache->config.limits, &err) < 0)
+	if (tree_check_limits(m->node, &m->request->cache->config.limits, &err) < 0 ||
+	    take_lease(m, &err) < 0)
 		fail(m, &err, NULL, 0);
 	else
 		start_plan(m);
@@ -238,6 +257,19 @@ static void on_place(struct request *request, int r, const struct place *place, 
 	tree_get(cache->trees, &m->params.digest, TREE_FOR_MATERIALIZE, &m->tree);
 }
 
+static int check_lease(const struct materialize_params *params, struct err *err)
+{
+	if (params->file && (params->has_lease || params->lease_connection))
+		return err_set(err, ERR_INVALID_ARGUMENT, "materialize: a lease is on a tree, not on a file");
+	if (params->has_lease && params->lease_connection)
+		return err_set(err, ERR_INVALID_ARGUMENT,
+			       "materialize: one of `lease` and `lease_connection`, not both");
+	if (params->has_lease && (params->lease < 1 || params->lease > LEASE_SECONDS_MAX))
+		return err_set(err, ERR_INVALID_ARGUMENT, "materialize: lease: 1 to %d seconds",
+			       LEASE_SECONDS_MAX);
+	return 0;
+}
+
 /* What the params say together. */
 static int check_params(struct materialize *m, struct err *err)
 {
@@ -258,7 +290,7 @@ static int check_params(struct materialize *m, struct err *err)
 		return err_set(err, ERR_INVALID_ARGUMENT,
 			       "materialize: require_link goes with the mode link, and not with writable");
 	m->plan.mode = (enum plan_mode)mode;
-	return 0;
+	return check_lease(params, err);
 }
 
 void materialize_start(struct request *request)

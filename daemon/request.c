@@ -15,6 +15,7 @@ void session_init(struct session *session, struct service *service, uid_t uid)
 	session->uid = uid;
 	list_init(&session->requests);
 	list_init(&session->items);
+	lease_group_init(service->cache->leases, &session->leases);
 }
 
 static void cancel(struct request *request)
@@ -68,6 +69,7 @@ void session_fini(struct session *session)
 
 		item->gone(item);
 	}
+	lease_group_fini(&session->leases);
 }
 
 bool request_cancel(struct session *session, uint32_t id)

@@ -59,6 +59,7 @@ struct session {
 	size_t n_requests;
 	struct list items;
 	uint32_t n_numbered; /* items that were given a number */
+	struct lease_group leases;
 
 	/* Send bytes (taken over), and a descriptor (taken over) with them unless fd is -1. */
 	void (*send)(struct session *session, char *bytes, size_t len, int fd);
