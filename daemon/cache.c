@@ -137,6 +137,18 @@ static void make_maps(struct cache *cache)
 	make_evict(cache);
 }
 
+static int make_syncer(struct cache *cache, struct err *err)
+{
+	cache->syncer = syncer_new(&(struct syncer_parts){
+		.base = cache->base,
+		.store_fd = cache->store_fd,
+		.store = cache->store,
+		.catalog = cache->catalog,
+		.index = cache->index,
+	});
+	return cache->syncer ? 0 : err_errno(err, -errno, "starting the worker that syncs");
+}
+
 int cache_open(struct cache *cache, struct event_base *base, const struct cache_config *config,
 	       struct err *err)
 {
@@ -157,7 +169,7 @@ int cache_open(struct cache *cache, struct event_base *base, const struct cache_
 	if (!cache->index)
 		return err_errno(err, -errno, "starting the index's worker");
 	make_maps(cache);
-	return 0;
+	return make_syncer(cache, err);
 }
 
 /* ---- load ---- */
@@ -287,6 +299,7 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 			.counters = &cache->counters,
 		},
 		!loaded->was_clean, &cache->suspects);
+	syncer_start(cache->syncer, loaded->was_clean);
 	if (cache->stopping)
 		recovery_stop(cache->recovery);
 	slice_init(&cache->load_slice, load_step);
@@ -314,23 +327,40 @@ void cache_stop(struct cache *cache)
 	if (cache->recovery)
 		recovery_stop(cache->recovery);
 	trees_flush(cache->trees);
+	syncer_stop(cache->syncer);
 }
 
 bool cache_busy(const struct cache *cache)
 {
 	return cache->loading || nodes_busy(cache->nodes) || flights_n(cache->flights) ||
-	       evict_is_busy(cache->evict) || pool_n_jobs(cache->pool) || index_n_pending(cache->index) ||
+	       evict_is_busy(cache->evict) || syncer_is_busy(cache->syncer) || pool_n_jobs(cache->pool) ||
+	       index_n_pending(cache->index) ||
 	       (cache->recovery && !recovery_is_done(cache->recovery));
+}
+
+/* Are index and files in order, and all of both on the disk for good? */
+static bool is_clean(struct cache *cache)
+{
+	struct err err = { 0 };
+
+	if (!cache->ready || !recovery_is_whole(cache->recovery))
+		return false;
+	if (syncer_finish(cache->syncer, &err) == 0)
+		return true;
+	log_warning("%s", err.text);
+	return false;
 }
 
 void cache_close(struct cache *cache)
 {
-	bool clean = cache->ready && recovery_is_whole(cache->recovery);
+	bool clean;
 
 	if (cache->trees)
 		trees_flush(cache->trees); /* uses since the last time */
 	evict_free(cache->evict);
 	usage_free(cache->usage);
+	clean = is_clean(cache);
+	syncer_free(cache->syncer);
 	tags_free(cache->tags);
 	leases_free(cache->leases);
 	trees_free(cache->trees);

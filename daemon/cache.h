@@ -32,6 +32,7 @@
 #include "daemon/slice.h"
 #include "daemon/space.h"
 #include "daemon/staging.h"
+#include "daemon/syncer.h"
 #include "daemon/tags.h"
 #include "daemon/tree.h"
 #include "daemon/usage.h"
@@ -70,6 +71,7 @@ struct cache {
 	struct tags *tags;
 	struct usage *usage;
 	struct evict *evict;
+	struct syncer *syncer;
 	struct recovery *recovery; /* NULL until the index is read */
 	struct counters counters;
 	uint64_t started_ns;

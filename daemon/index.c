@@ -35,7 +35,7 @@ struct index {
 	struct commit_job commit; /* there is only one at a time */
 	bool is_committing;
 	size_t n_pending;
-	uint64_t n_commits;
+	uint64_t n_commits, n_changes, n_puts;
 
 	/* Changes that could not be committed and whose batch has nobody to tell: they are tried again,
 	 * before the next batch. NULL for none. */
@@ -184,6 +184,7 @@ static struct index_change *add(struct index_batch *batch, enum index_op op)
 void index_batch_put_blob(struct index_batch *batch, const struct index_blob *blob)
 {
 	add(batch, INDEX_PUT_BLOB)->blob = *blob;
+	batch->n_puts++;
 }
 
 void index_batch_drop_blob(struct index_batch *batch, const struct digest *digest)
@@ -340,6 +341,8 @@ void index_submit(struct index *index, struct index_batch *batch,
 	batch->ctx = ctx;
 	list_append(&index->waiting, &batch->link);
 	index->n_pending++;
+	index->n_changes += batch->n_changes;
+	index->n_puts += batch->n_puts;
 	commit_waiting(index);
 }
 
@@ -385,4 +388,14 @@ size_t index_n_pending(const struct index *index)
 uint64_t index_n_commits(const struct index *index)
 {
 	return index->n_commits;
+}
+
+uint64_t index_n_changes(const struct index *index)
+{
+	return index->n_changes;
+}
+
+uint64_t index_n_puts(const struct index *index)
+{
+	return index->n_puts;
 }

@@ -155,6 +155,10 @@ size_t index_n_pending(const struct index *index);
  */
 uint64_t index_n_commits(const struct index *index);
 
+/* Changes submitted so far, and how many of them were puts of blobs. */
+uint64_t index_n_changes(const struct index *index);
+uint64_t index_n_puts(const struct index *index);
+
 /**
  * Close: commits what waits (the loop must not run any more), marks the stop as clean if asked and if nothing
  * was lost, checkpoints the WAL, ends the lane. NULL is fine.

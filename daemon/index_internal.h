@@ -36,7 +36,7 @@ struct index_change {
 struct index_batch {
 	struct list link;
 	struct index_change *changes;
-	size_t n_changes, capacity;
+	size_t n_changes, n_puts, capacity; /* n_puts: of blobs */
 
 	void (*done)(void *ctx, int r, const struct err *err);
 	void *ctx;

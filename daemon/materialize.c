@@ -41,6 +41,7 @@ struct materialize {
 	struct trees *holder;  /* keeps the tree from eviction; NULL until it does */
 	struct node *node;     /* a reference; NULL for a single file */
 	struct file_node file; /* the single file */
+	struct flight_waiter landing;
 	struct pool_queue *queue;
 	struct plan plan;
 	struct event *progress;
@@ -228,6 +229,40 @@ static void on_cancel(struct request *request)
 	}
 }
 
+static void on_file_landed(struct flight_waiter *waiter, int r, const struct err *err)
+{
+	struct materialize *m = CONTAINER_OF(waiter, struct materialize, landing);
+	struct err mine = { 0 };
+
+	if (m->cancelled)
+		err_set(&mine, ERR_CANCELLED, "materialize: cancelled");
+	else if (r == BLOB_MISSING)
+		err_set(&mine, ERR_NOT_FOUND, "blob %s is not in the store", DIGEST_TEXT(&m->file.digest));
+	if (mine.set)
+		fail(m, &mine, &m->file.digest, !m->cancelled);
+	else if (r < 0)
+		fail(m, err, NULL, 0);
+	else
+		start_plan(m);
+}
+
+/* A single file is linked by what the disk says; where that is in doubt, its bytes are looked at first. */
+static void start_file(struct materialize *m)
+{
+	struct cache *cache = m->request->cache;
+
+	m->file = (struct file_node){ .name = m->plan.target.name,
+				      .digest = m->params.digest,
+				      .executable = m->params.executable };
+	if (!blob_store_in_doubt(cache->store) || digest_is_empty(&m->file.digest)) {
+		start_plan(m);
+		return;
+	}
+	m->landing.landed = on_file_landed;
+	flight_join(cache->flights, &m->file.digest, m->file.executable ? BLOB_EXEC : BLOB_PLAIN, false,
+		    &m->landing);
+}
+
 static void on_place(struct request *request, int r, const struct place *place, const struct err *err)
 {
 	struct materialize *m = request->ctx;
@@ -246,10 +281,7 @@ static void on_place(struct request *request, int r, const struct place *place, 
 		return;
 	}
 	if (m->params.file) {
-		m->file = (struct file_node){ .name = m->plan.target.name,
-					      .digest = m->params.digest,
-					      .executable = m->params.executable };
-		start_plan(m);
+		start_file(m);
 		return;
 	}
 	m->waiting = true;
