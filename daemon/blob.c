@@ -17,6 +17,10 @@
 
 static const char *const kind_names[BLOB_KINDS] = { [BLOB_PLAIN] = "blobs", [BLOB_EXEC] = "exec" };
 
+/* The unit in which a file system gives room to files. Some (NFS) call what they like to be read in a block.
+ */
+enum { BLOCK_USUAL = 4096, BLOCK_MAX = 64 * 1024 };
+
 /* A day that nothing real was written on, to the nanosecond. */
 static const struct timespec wanted_mtime = { .tv_sec = 1000000000, .tv_nsec = 271828183 };
 
@@ -89,6 +93,8 @@ static int find_mtime_of(struct blob_store *store, int fd)
 	if ((r = disk_futimens(fd, times)) < 0 || (r = disk_fstat(fd, &st)) < 0)
 		return r;
 	store->mtime = st.st_mtim;
+	if (st.st_blksize > 0 && st.st_blksize <= BLOCK_MAX)
+		store->block_size = (uint64_t)st.st_blksize;
 	return st.st_uid == store->uid ? 0 : -EPERM; /* files get another owner than us: root squashed away */
 }
 
@@ -137,11 +143,18 @@ struct blob_store *blob_store_open(int store_fd, struct err *err)
 		.kind_fds = { -1, -1 },
 		.tmp_fd = -1,
 		.uid = geteuid(),
+		.block_size = BLOCK_USUAL,
 		.run = number_of_run(),
 	};
 	if (open_folders(store, err) < 0 || find_mtime(store, err) < 0)
 		return NULL;
 	return TAKE(store);
+}
+
+void blob_store_guard(struct blob_store *store, struct space *space, struct claims *claims)
+{
+	store->space = space;
+	store->claims = claims;
 }
 
 void blob_store_close(struct blob_store *store)

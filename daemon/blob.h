@@ -19,6 +19,9 @@
  * No executable inode is ever published while a descriptor is open for writing on it: exec(2) would fail with
  * ETXTBSY.
  *
+ * Who stores asks for room first (space.h), and claims a blob before it looks whether it is there (claims.h).
+ * A writer keeps both until it is settled, on the loop, when catalog and holds say what came of it.
+ *
  * Nothing here keeps state but descriptors of folders: every function may be called from any thread, and all
  * that are not marked otherwise block on disk, so they are for workers.
  */
@@ -34,6 +37,8 @@
 #include "common/auto.h"
 #include "common/digest.h"
 #include "common/err.h"
+#include "daemon/claims.h"
+#include "daemon/space.h"
 
 enum blob_kind { BLOB_PLAIN = 0, BLOB_EXEC = 1 };
 enum { BLOB_KINDS = 2 };
@@ -46,6 +51,7 @@ enum {
 	BLOB_EXISTS = 4,        /* it was there already, unchanged */
 	BLOB_UNLINKABLE =
 		5, /* these two places cannot share an inode (EXDEV, EPERM, EOPNOTSUPP): *why says which */
+	BLOB_NO_ROOM = 6, /* the space is taken or the disk is full: blob_writer_need() says for how much */
 };
 
 struct blob_store;
@@ -70,6 +76,10 @@ DEFINE_AUTO(blob_store);
 
 /* Is this the name of a folder in STORE that holds blobs of one kind, in fan-out folders? Does not block. */
 bool blob_is_kind_folder(const char *name);
+
+/* Before anything is stored: ask this space for room, and claim blobs here; both borrowed. Without, the store
+ * has no limits, and nothing is evicted from it. */
+void blob_store_guard(struct blob_store *store, struct space *space, struct claims *claims);
 
 /* Remove what earlier runs left in tmp/. What this one is writing stays: at any time. Return: 0, or a
  * negative errno. */
@@ -143,16 +153,22 @@ int blob_read(struct blob_store *store, const struct digest *digest, size_t max,
 struct blob_writer;
 
 struct blob_writer *blob_writer_new(struct blob_store *store);
-void blob_writer_free(struct blob_writer *writer);
+void blob_writer_free(struct blob_writer *writer); /* settles it, too */
 DEFINE_AUTO(blob_writer);
+
+/* Give up the claims and the room of all that it stored or found since the last time. Does not block. */
+void blob_writer_settle(struct blob_writer *writer);
+
+/* What the last BLOB_NO_ROOM was about. */
+struct space_need blob_writer_need(const struct blob_writer *writer);
 
 /**
  * Store bytes that are in memory.
  *
  * @info  out: digest and allocated bytes; the empty blob is BLOB_EXISTS: it is never stored
  *
- * Return: 0 (written), BLOB_EXISTS, or a negative errno. *changed, if not NULL, says whether a file
- * had that name that was changed since it was published: the new one has then taken its place.
+ * Return: 0 (written), BLOB_EXISTS, BLOB_NO_ROOM, or a negative errno. *changed, if not NULL, says whether a
+ * file had that name that was changed since it was published: the new one has then taken its place.
  */
 int blob_write(struct blob_writer *writer, const void *bytes, size_t len, enum blob_kind kind,
 	       struct blob_info *info, bool *changed, struct err *err);
@@ -183,8 +199,8 @@ enum { BLOB_LARGE = 256 * 1024 };
  * out of the store.
  *
  * Return: 0 (made), BLOB_EXISTS (it was there, unchanged, with links left), BLOB_MISSING (nothing here has
- * these bytes), or a negative errno. @n_changed, out, counts inodes that were taken out because they had
- * changed.
+ * these bytes), BLOB_NO_ROOM, or a negative errno. @n_changed, out, counts inodes that were taken out because
+ * they had changed.
  */
 int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
 	       bool links_used_up, struct blob_info *info, unsigned *n_changed, struct err *err);
@@ -201,7 +217,7 @@ struct blob_repairs {
  *
  * @repairs  added to
  *
- * Return: as blob_read().
+ * Return: as blob_read(); -ENOSPC when there is no room for that.
  */
 int blob_read_renewed(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,
 		      struct blob_repairs *repairs, struct err *err);

@@ -6,29 +6,66 @@
 
 #include "daemon/disk.h"
 
-enum { N_ATTEMPTS = 3 }; /* at a name that comes and goes */
+enum {
+	N_ATTEMPTS = 3,    /* at a name that comes and goes */
+	EXTENT_PART = 256, /* ext4 needs a block of extents for 340 of data, at worst; others less */
+};
+
+static struct blob_store *store_of(const struct blob_draft *draft)
+{
+	return draft->writer->store;
+}
+
+/* What a file of so many bytes may take on disk. */
+static uint64_t room_for(const struct blob_store *store, uint64_t size)
+{
+	uint64_t blocks = size / store->block_size + (size % store->block_size != 0);
+
+	return (blocks + blocks / EXTENT_PART) * store->block_size;
+}
+
+static int reserve(struct blob_draft *draft, uint64_t size)
+{
+	struct space *space = store_of(draft)->space;
+	uint64_t bytes = room_for(store_of(draft), size);
+
+	draft->writer->need = (struct space_need){ .bytes = bytes };
+	if (!space)
+		return 0;
+	if (space_reserve(space, bytes) != 0)
+		return BLOB_NO_ROOM;
+	draft->reserved = bytes;
+	return 0;
+}
 
 void blob_draft_close(struct blob_draft *draft)
 {
 	disk_close(draft->fd);
 	if (draft->has_name)
-		(void)disk_unlinkat(draft->store->tmp_fd, draft->name, 0);
+		(void)disk_unlinkat(store_of(draft)->tmp_fd, draft->name, 0);
+	if (draft->reserved)
+		space_release(store_of(draft)->space, draft->reserved);
 }
 
 static int open_named(struct blob_draft *draft)
 {
-	blob_print_temporary(draft->store, draft->name);
-	draft->fd = disk_openat(draft->store->tmp_fd, draft->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW,
+	struct blob_store *store = store_of(draft);
+
+	blob_print_temporary(store, draft->name);
+	draft->fd = disk_openat(store->tmp_fd, draft->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW,
 				blob_mode(draft->kind));
 	draft->has_name = draft->fd >= 0;
 	return draft->fd < 0 ? draft->fd : 0;
 }
 
-int blob_draft_open(struct blob_draft *draft, struct err *err)
+int blob_draft_open(struct blob_draft *draft, uint64_t size, struct err *err)
 {
-	struct blob_store *store = draft->store;
-	int r = -EOPNOTSUPP;
+	struct blob_store *store = store_of(draft);
+	int r = reserve(draft, size);
 
+	if (r != 0)
+		return r;
+	r = -EOPNOTSUPP;
 	if (!atomic_load_explicit(&store->no_tmpfile, memory_order_relaxed))
 		r = draft->fd = disk_openat(store->kind_fds[draft->kind], ".", O_WRONLY | O_TMPFILE,
 					    blob_mode(draft->kind));
@@ -54,7 +91,7 @@ static int stop_writing(struct blob_draft *draft)
 /* All bytes are there: give the inode its mode and time, the last things that ever change in it. */
 static int seal(struct blob_draft *draft, uint64_t *allocated)
 {
-	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, draft->store->mtime };
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, store_of(draft)->mtime };
 	struct stat st;
 	int r;
 
@@ -72,14 +109,14 @@ static int seal(struct blob_draft *draft, uint64_t *allocated)
 static int link_draft(struct blob_draft *draft, int dirfd, const char *name)
 {
 	if (draft->has_name)
-		return disk_linkat(draft->store->tmp_fd, draft->name, dirfd, name, 0);
+		return disk_linkat(store_of(draft)->tmp_fd, draft->name, dirfd, name, 0);
 	return disk_link_fd(draft->fd, dirfd, name);
 }
 
 /* Take the final name, from whatever has it. There is no moment without a file of that name. */
 static int take_name(struct blob_draft *draft, const struct blob_name *name)
 {
-	struct blob_store *store = draft->store;
+	struct blob_store *store = store_of(draft);
 	int r;
 
 	if (!draft->has_name) {
@@ -96,7 +133,7 @@ static int take_name(struct blob_draft *draft, const struct blob_name *name)
 /* Take the final name if it is free, or if what has it was changed. Return: 0, BLOB_EXISTS, or an errno. */
 static int enter(struct blob_draft *draft, const struct digest *digest, struct blob_info *info, bool *changed)
 {
-	struct blob_store *store = draft->store;
+	struct blob_store *store = store_of(draft);
 	struct blob_name name;
 	struct stat st;
 	int r = -EEXIST;
@@ -137,6 +174,10 @@ int blob_draft_publish(struct blob_draft *draft, const struct digest *digest, bo
 		r = take_name(draft, &name);
 	} else if (r == 0) {
 		r = enter(draft, digest, info, changed);
+	}
+	if (r == 0) { /* it is in the store now: the room is given back when the catalog counts it */
+		draft->writer->reserved += draft->reserved;
+		draft->reserved = 0;
 	}
 	return r < 0 ? err_errno(err, r, "storing blob %s", DIGEST_TEXT(digest)) : r;
 }

@@ -18,6 +18,9 @@ struct blob_store {
 	int tmp_fd;               /* tmp/: files that need a name before they may have theirs */
 	uid_t uid;                /* that owns everything published */
 	struct timespec mtime;    /* of everything published */
+	uint64_t block_size;      /* in which files take room */
+	struct space *space;      /* borrowed, or NULL: no limits */
+	struct claims *claims;    /* borrowed, or NULL: nothing is evicted */
 	uint64_t run;             /* in the names in tmp/: those of another run are litter */
 	atomic_uint_least64_t n_temporary;
 	atomic_bool no_tmpfile; /* the file system has no O_TMPFILE */
@@ -63,15 +66,40 @@ int blob_make_fanout(struct blob_store *store, enum blob_kind kind, const struct
 enum { BLOB_TEMPORARY_SIZE = 16 + 1 + 16 + 1 };
 void blob_print_temporary(struct blob_store *store, char name[BLOB_TEMPORARY_SIZE]);
 
+/* ---- writers ---- */
+
+struct blob_writer {
+	struct blob_store *store; /* borrowed */
+	struct hasher *hasher;
+	uint8_t *buffer;
+
+	/* Until it is settled. */
+	struct digest *claimed;
+	size_t n_claimed, claimed_capacity;
+	uint64_t reserved;
+	struct space_need need;
+};
+
+/* From here on this blob is not evicted, until the writer is settled. Before its name is looked at. */
+void blob_claim(struct blob_writer *writer, const struct digest *digest);
+
+/* A call that stored has ended so: a full disk is BLOB_NO_ROOM, and has no words. Return: the outcome. */
+int blob_end_storing(struct blob_writer *writer, int r, struct err *err);
+
+/* Where there is nobody to make room. Return: -ENOSPC, with words. */
+int blob_refuse(const struct blob_writer *writer, struct err *err);
+
 /* ---- drafts ---- */
 
 /*
  * A draft is a file on its way into the store. It has no name, or where the file system has no O_TMPFILE one
- * in tmp/. It is filled through its descriptor and published; closing it takes away what was not.
+ * in tmp/. It is filled through its descriptor and published; closing it takes away what was not, and gives
+ * its room back.
  */
 struct blob_draft {
-	struct blob_store *store;
+	struct blob_writer *writer;
 	enum blob_kind kind;
+	uint64_t reserved;
 	int fd;        /* -1 at first */
 	bool has_name; /* in tmp/ */
 	char name[BLOB_TEMPORARY_SIZE];
@@ -79,8 +107,8 @@ struct blob_draft {
 
 #define AUTO_BLOB_DRAFT CLEANUP(blob_draft_close)
 
-/* Make its file; store and kind are set. Return: 0, or a negative errno. */
-int blob_draft_open(struct blob_draft *draft, struct err *err);
+/* Make its file, for so many bytes; writer and kind are set. Return: 0, BLOB_NO_ROOM, or a negative errno. */
+int blob_draft_open(struct blob_draft *draft, uint64_t size, struct err *err);
 void blob_draft_close(struct blob_draft *draft);
 
 /**
@@ -96,12 +124,6 @@ int blob_draft_publish(struct blob_draft *draft, const struct digest *digest, bo
 		       struct blob_info *info, bool *changed, struct err *err);
 
 /* ---- streaming ---- */
-
-struct blob_writer {
-	struct blob_store *store; /* borrowed */
-	struct hasher *hasher;
-	uint8_t *buffer;
-};
 
 /* What is being read is not what it was when reading began. */
 enum { BLOB_SOURCE_CHANGED = 16 };

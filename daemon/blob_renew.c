@@ -64,7 +64,7 @@ static int fill_draft(const struct renewal *renewal, struct blob_draft *draft, i
 {
 	AUTO_CLOSE int clone_fd = -1;
 
-	if (clone_source(draft->store, from_fd, draft->fd) < 0)
+	if (clone_source(store_of(renewal), from_fd, draft->fd) < 0)
 		return blob_stream(renewal->writer, from_fd, draft->fd, size, digest, err);
 	clone_fd = disk_reopen(draft->fd, O_RDONLY);
 	if (clone_fd < 0)
@@ -106,10 +106,10 @@ static int take_out(const struct renewal *renewal, enum blob_kind kind, const st
 	return 0;
 }
 
-/* Make the blob from one of its inodes. Return: 0, BLOB_EXISTS, BLOB_MISSING (not from here), or an errno. */
+/* Make the blob from one of its inodes. Return: as blob_renew(); BLOB_MISSING: not from here. */
 static int renew_from(const struct renewal *renewal, enum blob_kind from, struct err *err)
 {
-	AUTO_BLOB_DRAFT struct blob_draft draft = { .store = store_of(renewal),
+	AUTO_BLOB_DRAFT struct blob_draft draft = { .writer = renewal->writer,
 						    .kind = renewal->kind,
 						    .fd = -1 };
 	AUTO_CLOSE int from_fd = -1;
@@ -122,9 +122,9 @@ static int renew_from(const struct renewal *renewal, enum blob_kind from, struct
 		return err_errno(err, r, "opening blob %s", DIGEST_TEXT(renewal->digest));
 	if (r == BLOB_MISSING)
 		return r;
-	if (r == 0 && (r = blob_draft_open(&draft, err)) == 0)
+	if (r == 0 && (r = blob_draft_open(&draft, (uint64_t)st.st_size, err)) == 0)
 		r = fill_draft(renewal, &draft, from_fd, (uint64_t)st.st_size, &found, err);
-	if (r < 0)
+	if (r < 0 || r == BLOB_NO_ROOM)
 		return r;
 	if (r == BLOB_SOURCE_CHANGED || memcmp(found.hash, renewal->digest->hash, DIGEST_HASH_SIZE) != 0) {
 		r = take_out(renewal, from, &st, err);
@@ -157,7 +157,7 @@ static int renew(const struct renewal *renewal, const enum blob_kind *from, size
 	for (size_t i = 0; i < n_from; i++) {
 		int r = renew_from(renewal, from[i], result < 0 ? NULL : err);
 
-		if (r == 0 || r == BLOB_EXISTS) {
+		if (r == 0 || r == BLOB_EXISTS || r == BLOB_NO_ROOM) {
 			if (err)
 				err_clear(err);
 			return r;
@@ -168,8 +168,8 @@ static int renew(const struct renewal *renewal, const enum blob_kind *from, size
 	return result;
 }
 
-int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
-	       bool links_used_up, struct blob_info *info, unsigned *n_changed, struct err *err)
+static int find_and_renew(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
+			  bool links_used_up, struct blob_info *info, unsigned *n_changed, struct err *err)
 {
 	enum blob_kind other = kind == BLOB_PLAIN ? BLOB_EXEC : BLOB_PLAIN;
 	struct renewal renewal = { writer, digest, kind, false, info, n_changed };
@@ -178,7 +178,6 @@ int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blo
 	struct stat st;
 	int own, others;
 
-	*n_changed = 0;
 	blob_print_name(digest->hash, &name);
 	if ((own = blob_check(store, digest, kind, &name, &st, err)) < 0)
 		return own;
@@ -195,6 +194,17 @@ int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blo
 	return renew(&renewal, (const enum blob_kind[]){ other, kind }, 2, err);
 }
 
+int blob_renew(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
+	       bool links_used_up, struct blob_info *info, unsigned *n_changed, struct err *err)
+{
+	int r;
+
+	*n_changed = 0;
+	blob_claim(writer, digest);
+	r = find_and_renew(writer, digest, kind, links_used_up, info, n_changed, err);
+	return blob_end_storing(writer, r, err);
+}
+
 int blob_settle(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
 		struct blob_info *info, unsigned *n_changed, struct err *err)
 {
@@ -202,9 +212,11 @@ int blob_settle(struct blob_writer *writer, const struct digest *digest, enum bl
 	AUTO_CLOSE int fd = -1;
 	struct digest found;
 	struct stat st;
-	int r = open_source(&renewal, kind, &fd, &st);
+	int r;
 
 	*n_changed = 0;
+	blob_claim(writer, digest);
+	r = open_source(&renewal, kind, &fd, &st);
 	if (r < 0)
 		return err_errno(err, r, "opening blob %s", DIGEST_TEXT(digest));
 	if (r == BLOB_MISSING)
@@ -217,8 +229,10 @@ int blob_settle(struct blob_writer *writer, const struct digest *digest, enum bl
 		r = take_out(&renewal, kind, &st, err);
 		return r < 0 ? r : BLOB_MISSING;
 	}
-	if (!blob_is_published(writer->store, kind, &st))
-		return blob_renew(writer, &found, kind, false, info, n_changed, err);
+	if (!blob_is_published(writer->store, kind, &st)) {
+		r = blob_renew(writer, &found, kind, false, info, n_changed, err);
+		return r == BLOB_NO_ROOM ? blob_refuse(writer, err) : r;
+	}
 	*info = (struct blob_info){ .digest = found, .allocated = blob_allocated(&st) };
 	return BLOB_EXISTS;
 }
@@ -239,5 +253,7 @@ int blob_read_renewed(struct blob_store *store, const struct digest *digest, siz
 		n_changed += blob_discard(store, digest, BLOB_PLAIN, NULL) == 0;
 	repairs->n_changed += n_changed;
 	repairs->n_healed += renewed == 0;
+	if (renewed == BLOB_NO_ROOM)
+		return blob_refuse(writer, err);
 	return renewed < 0 ? renewed : blob_read(store, digest, max, bytes, err);
 }

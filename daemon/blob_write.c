@@ -22,7 +22,7 @@ enum {
 
 struct blob_writer *blob_writer_new(struct blob_store *store)
 {
-	struct blob_writer *writer = xmalloc(sizeof(*writer));
+	struct blob_writer *writer = xcalloc(1, sizeof(*writer));
 
 	writer->store = store;
 	writer->hasher = hasher_new();
@@ -35,18 +35,67 @@ void blob_writer_free(struct blob_writer *writer)
 	if (!writer)
 		return;
 	hasher_free(writer->hasher);
+	blob_writer_settle(writer);
+	free(writer->claimed);
 	free(writer->buffer);
 	free(writer);
+}
+
+/* ---- room and claims ---- */
+
+void blob_claim(struct blob_writer *writer, const struct digest *digest)
+{
+	if (!writer->store->claims)
+		return;
+	claims_take(writer->store->claims, digest);
+	writer->claimed = xgrow(writer->claimed, writer->n_claimed, &writer->claimed_capacity,
+				sizeof(*writer->claimed));
+	writer->claimed[writer->n_claimed++] = *digest;
+}
+
+void blob_writer_settle(struct blob_writer *writer)
+{
+	if (writer->n_claimed)
+		claims_drop(writer->store->claims, writer->claimed, writer->n_claimed);
+	if (writer->reserved)
+		space_release(writer->store->space, writer->reserved);
+	writer->n_claimed = 0;
+	writer->reserved = 0;
+}
+
+struct space_need blob_writer_need(const struct blob_writer *writer)
+{
+	return writer->need;
+}
+
+int blob_refuse(const struct blob_writer *writer, struct err *err)
+{
+	return space_refuse(writer->store->space, writer->need.bytes, err);
+}
+
+int blob_end_storing(struct blob_writer *writer, int r, struct err *err)
+{
+	if ((r != -ENOSPC && r != -EDQUOT) || !writer->store->space)
+		return r;
+	space_disk_full(writer->store->space);
+	writer->need.disk_full = true;
+	if (!writer->need.bytes) /* before it came to a draft */
+		writer->need.bytes = writer->store->block_size;
+	if (err)
+		err_clear(err);
+	return BLOB_NO_ROOM;
 }
 
 /* ---- writing what is in memory ---- */
 
 /* Return: BLOB_EXISTS, with info, when a blob is there, unchanged; 0 when it must be written; or an errno. */
-static int find_known(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+static int find_known(struct blob_writer *writer, const struct digest *digest, enum blob_kind kind,
 		      struct blob_info *info, struct err *err)
 {
-	int r = blob_stat(store, digest, kind, info, err);
+	int r;
 
+	blob_claim(writer, digest);
+	r = blob_stat(writer->store, digest, kind, info, err);
 	if (r < 0)
 		return r;
 	return r == 0 ? BLOB_EXISTS : 0;
@@ -68,7 +117,7 @@ struct intake {
 /* Hash bytes and store them unless they are known. */
 static int store_bytes(const struct intake *in, const void *bytes, size_t len, struct err *err)
 {
-	AUTO_BLOB_DRAFT struct blob_draft draft = { .store = in->writer->store, .kind = in->kind, .fd = -1 };
+	AUTO_BLOB_DRAFT struct blob_draft draft = { .writer = in->writer, .kind = in->kind, .fd = -1 };
 	struct hasher *hasher = in->writer->hasher;
 	struct digest digest;
 	int r;
@@ -80,9 +129,9 @@ static int store_bytes(const struct intake *in, const void *bytes, size_t len, s
 	hasher_reset(hasher);
 	hasher_update(hasher, bytes, len);
 	hasher_finish(hasher, &digest);
-	if ((r = find_known(draft.store, &digest, in->kind, in->info, err)) != 0)
+	if ((r = find_known(in->writer, &digest, in->kind, in->info, err)) != 0)
 		return r;
-	if ((r = blob_draft_open(&draft, err)) < 0)
+	if ((r = blob_draft_open(&draft, len, err)) != 0)
 		return r;
 	if ((r = disk_write_full(draft.fd, bytes, len)) < 0)
 		return err_errno(err, r, "writing blob %s", DIGEST_TEXT(&digest));
@@ -102,7 +151,7 @@ int blob_write(struct blob_writer *writer, const void *bytes, size_t len, enum b
 	};
 
 	*in.changed = false;
-	return store_bytes(&in, bytes, len, err);
+	return blob_end_storing(writer, store_bytes(&in, bytes, len, err), err);
 }
 
 /* ---- writing what a descriptor holds ---- */
@@ -231,18 +280,18 @@ static int pass(const struct intake *in, int to_fd, struct digest *digest, struc
 		r = check_source(in, err);
 	if (r == 0 && may_be_torn(in))
 		r = hash_again(in, digest, err);
-	return r == 0 ? find_known(in->writer->store, digest, in->kind, in->info, err) : r;
+	return r == 0 ? find_known(in->writer, digest, in->kind, in->info, err) : r;
 }
 
 static int store_large(const struct intake *in, struct err *err)
 {
-	AUTO_BLOB_DRAFT struct blob_draft draft = { .store = in->writer->store, .kind = in->kind, .fd = -1 };
+	AUTO_BLOB_DRAFT struct blob_draft draft = { .writer = in->writer, .kind = in->kind, .fd = -1 };
 	struct digest digest;
 	int r;
 
 	if (in->likely_known && (r = pass(in, -1, &digest, err)) != 0)
 		return r;
-	if ((r = blob_draft_open(&draft, err)) < 0)
+	if ((r = blob_draft_open(&draft, (uint64_t)in->before.st_size, err)) != 0)
 		return r;
 	/* Hashed again if it was already: what counts is what this pass has read and written. */
 	if ((r = pass(in, draft.fd, &digest, err)) != 0)
@@ -279,7 +328,7 @@ int blob_write_file(struct blob_writer *writer, int fd, bool likely_known, enum 
 		int r = store_file(&in, err);
 
 		if (r != BLOB_SOURCE_CHANGED)
-			return r;
+			return blob_end_storing(writer, r, err);
 	}
 	(void)err_set(err, ERR_FAILED_PRECONDITION, "the file changes while it is stored");
 	return -EAGAIN;

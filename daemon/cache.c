@@ -62,6 +62,7 @@ static int open_store(struct cache *cache, struct err *err)
 	if ((r = blob_store_is_empty(cache->store, err)) < 0)
 		return r;
 	cache->is_empty = r;
+	blob_store_guard(cache->store, cache->space, cache->claims);
 	cache->staging = staging_open(cache->store_fd, err);
 	if (!cache->staging)
 		return -EIO;
@@ -103,15 +104,28 @@ static void make_evict(struct cache *cache)
 	});
 }
 
+static void make_room(void *ctx, uint64_t need, bool may_evict, struct room_waiter *waiter)
+{
+	struct cache *cache = ctx;
+
+	evict_make_room(cache->evict, need, may_evict, waiter);
+}
+
 static void make_maps(struct cache *cache)
 {
 	cache->chores = pool_queue_new(cache->pool);
 	cache->slicer = slicer_new(cache->base);
-	cache->writers = writers_new(cache->store);
 	cache->catalog = catalog_new();
+	cache->writers = writers_new(&(struct writers_parts){
+		.store = cache->store,
+		.catalog = cache->catalog,
+		.space = cache->space,
+	});
+	cache->room = (struct room){ .space = cache->space, .make = make_room, .ctx = cache };
 	cache->flights = flights_new(&(struct flights_parts){
 		.pool = cache->pool,
 		.writers = cache->writers,
+		.room = &cache->room,
 		.catalog = cache->catalog,
 		.index = cache->index,
 		.counters = &cache->counters,
@@ -242,6 +256,7 @@ static bool load_step(struct slice *slice)
 			free(TAKE(cache->loaded_trees));
 			cache->loading = false;
 			cache->ready = true;
+			space_set_used(cache->space, catalog_totals(cache->catalog).allocated);
 			if (cache->stopping)
 				trees_stop_warming(cache->trees);
 			trees_warm(cache->trees);
@@ -332,10 +347,9 @@ void cache_stop(struct cache *cache)
 
 bool cache_busy(const struct cache *cache)
 {
-	return cache->loading || nodes_busy(cache->nodes) || flights_n(cache->flights) ||
+	return cache->loading || cache->n_ending || nodes_busy(cache->nodes) || flights_n(cache->flights) ||
 	       evict_is_busy(cache->evict) || syncer_is_busy(cache->syncer) || pool_n_jobs(cache->pool) ||
-	       index_n_pending(cache->index) ||
-	       (cache->recovery && !recovery_is_done(cache->recovery));
+	       index_n_pending(cache->index) || (cache->recovery && !recovery_is_done(cache->recovery));
 }
 
 /* Are index and files in order, and all of both on the disk for good? */

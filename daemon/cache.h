@@ -29,6 +29,7 @@
 #include "daemon/node.h"
 #include "daemon/pool.h"
 #include "daemon/recover.h"
+#include "daemon/room.h"
 #include "daemon/slice.h"
 #include "daemon/space.h"
 #include "daemon/staging.h"
@@ -60,6 +61,7 @@ struct cache {
 	struct space *space;
 	struct claims *claims;
 	struct mount *mount;
+	struct room room; /* made by eviction */
 	struct staging *staging;
 	struct writers *writers;
 	struct index *index;
@@ -75,6 +77,7 @@ struct cache {
 	struct recovery *recovery; /* NULL until the index is read */
 	struct counters counters;
 	uint64_t started_ns;
+	size_t n_ending; /* puts that are being forgotten */
 	bool ready;
 	bool stopping; /* begin nothing in the background */
 	bool is_empty; /* no blob was there when the store was opened */

@@ -28,13 +28,13 @@ static uint64_t wider(uint64_t a, uint64_t b)
 
 /* ---- who waits for room ---- */
 
-static void tell(struct evict_waiter *waiter, int r, const struct err *err)
+static void tell(struct room_waiter *waiter, int r, const struct err *err)
 {
 	list_remove(&waiter->link);
 	waiter->made(waiter, r, err);
 }
 
-static void refuse(struct evict *evict, struct evict_waiter *waiter)
+static void refuse(struct evict *evict, struct room_waiter *waiter)
 {
 	struct err err = { 0 };
 
@@ -51,7 +51,7 @@ static struct space_gap tell_waiters(struct evict *evict)
 	uint64_t told = 0;
 
 	while (!list_is_empty(&evict->waiters)) {
-		struct evict_waiter *waiter = LIST_ENTRY(evict->waiters.next, struct evict_waiter, link);
+		struct room_waiter *waiter = LIST_ENTRY(evict->waiters.next, struct room_waiter, link);
 
 		gap = space_lacks(evict->parts.space, told + waiter->need);
 		if (space_gap_is_closed(gap)) {
@@ -66,17 +66,12 @@ static struct space_gap tell_waiters(struct evict *evict)
 	return (struct space_gap){ 0 };
 }
 
-void evict_make_room(struct evict *evict, uint64_t need, bool may_evict, struct evict_waiter *waiter)
+void evict_make_room(struct evict *evict, uint64_t need, bool may_evict, struct room_waiter *waiter)
 {
 	waiter->need = need;
 	waiter->may_evict = may_evict;
 	list_append(&evict->waiters, &waiter->link);
 	evict_run_kick(evict);
-}
-
-void evict_leave(struct evict_waiter *waiter)
-{
-	list_remove(&waiter->link);
 }
 
 /* ---- gc ---- */
@@ -213,7 +208,7 @@ void evict_give_up(struct evict *evict, const struct evict_goal *goal)
 	while ((l = list_pop(&evict->waiters)))
 		list_append(&lacking, l);
 	while ((l = list_pop(&lacking))) {
-		struct evict_waiter *waiter = LIST_ENTRY(l, struct evict_waiter, link);
+		struct room_waiter *waiter = LIST_ENTRY(l, struct room_waiter, link);
 
 		if (space_gap_is_closed(space_lacks(evict->parts.space, waiter->need)))
 			tell(waiter, 0, NULL);

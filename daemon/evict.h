@@ -39,6 +39,7 @@
 #include "daemon/index.h"
 #include "daemon/node.h"
 #include "daemon/pool.h"
+#include "daemon/room.h"
 #include "daemon/slice.h"
 #include "daemon/space.h"
 #include "daemon/tags.h"
@@ -82,25 +83,12 @@ uint64_t evict_allocated(const struct evict *evict);
 
 /* ---- room for a request ---- */
 
-struct evict_waiter {
-	/* r: 0, try again; or -ENOSPC with err (ERR_NO_SPACE). Never called from within evict_make_room(). */
-	void (*made)(struct evict_waiter *waiter, int r, const struct err *err);
-
-	/* Private. */
-	uint64_t need;
-	bool may_evict;
-	struct list link;
-};
-
 /**
  * Make room for a reservation of so many bytes.
  *
  * @may_evict  false: only wait for what is on its way out already
  */
-void evict_make_room(struct evict *evict, uint64_t need, bool may_evict, struct evict_waiter *waiter);
-
-/* Wait no longer. */
-void evict_leave(struct evict_waiter *waiter);
+void evict_make_room(struct evict *evict, uint64_t need, bool may_evict, struct room_waiter *waiter);
 
 /* ---- on demand ---- */
 

@@ -23,6 +23,7 @@ struct flight {
 	int r;
 	struct blob_info info;
 	unsigned n_changed;
+	struct space_need need;
 	struct err err;
 
 	/* The loop's. */
@@ -30,6 +31,7 @@ struct flight {
 	struct list waiters;
 	struct list link; /* wanted */
 	bool was_known;   /* the catalog had it: coming back is healing */
+	struct room_waiter room;
 };
 
 struct flights {
@@ -83,6 +85,7 @@ static enum job_next flight_run(struct job *job)
 
 	flight->r = blob_renew(flight->writer, &flight->digest, flight->kind, flight->links_used_up,
 			       &flight->info, &flight->n_changed, &flight->err);
+	flight->need = blob_writer_need(flight->writer);
 	return JOB_DONE;
 }
 
@@ -140,21 +143,11 @@ static void hand_over(struct flights *flights)
 	}
 }
 
-static void flight_done(struct job *job)
+static void land(struct flight *flight, int r)
 {
-	struct flight *flight = CONTAINER_OF(job, struct flight, job);
 	struct flights *flights = flight->flights;
 	struct list *l;
-	int r = flight->r == BLOB_EXISTS ? 0 : flight->r;
 
-	writers_give(flights->parts.writers, flight->writer);
-	flights->n_at_work--;
-	hand_over(flights);
-	flights->parts.counters->tampered_blobs += flight->n_changed;
-	if (r == 0)
-		note_landed(flight);
-	else if (r == BLOB_MISSING)
-		note_lost(flight);
 	map_remove(&flights->under_way[flight->kind], &flight->key);
 	while ((l = list_pop(&flight->waiters))) {
 		struct flight_waiter *waiter = LIST_ENTRY(l, struct flight_waiter, link);
@@ -162,6 +155,40 @@ static void flight_done(struct job *job)
 		waiter->landed(waiter, r, &flight->err);
 	}
 	free(flight);
+}
+
+static void on_room_made(struct room_waiter *waiter, int r, const struct err *err)
+{
+	struct flight *flight = CONTAINER_OF(waiter, struct flight, room);
+
+	if (r < 0) {
+		flight->err = *err;
+		err_prefix(&flight->err, "blob %s: ", DIGEST_TEXT(&flight->digest));
+		land(flight, r);
+		return;
+	}
+	list_append(&flight->flights->wanted, &flight->link);
+	hand_over(flight->flights);
+}
+
+static void flight_done(struct job *job)
+{
+	struct flight *flight = CONTAINER_OF(job, struct flight, job);
+	struct flights *flights = flight->flights;
+	int r = flight->r == BLOB_EXISTS ? 0 : flight->r;
+
+	flights->parts.counters->tampered_blobs += flight->n_changed;
+	if (r == 0)
+		note_landed(flight);
+	else if (r == BLOB_MISSING)
+		note_lost(flight);
+	writers_give(flights->parts.writers, flight->writer);
+	flights->n_at_work--;
+	hand_over(flights);
+	if (r == BLOB_NO_ROOM)
+		room_ask(flights->parts.room, &flight->need, 0, &flight->room);
+	else
+		land(flight, r);
 }
 
 static struct flight *start(struct flights *flights, const struct digest *digest, enum blob_kind kind,
@@ -175,6 +202,7 @@ static struct flight *start(struct flights *flights, const struct digest *digest
 	flight->links_used_up = links_used_up;
 	flight->flights = flights;
 	flight->was_known = catalog_has(flights->parts.catalog, digest, kind);
+	flight->room.made = on_room_made;
 	flight->job.run = flight_run;
 	flight->job.done = flight_done;
 	list_init(&flight->waiters);

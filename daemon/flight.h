@@ -5,7 +5,8 @@
  * Whoever misses a kind of a blob (a Directory's scan, a worker that met a missing, changed or used-up inode)
  * joins the flight for it. The first to join starts it: a worker looks at the disk once more and makes the
  * kind from what the store has. All who joined hear the same end; then the flight is gone, and the next who
- * asks starts anew. Joining and leaving are free of I/O. Loop only.
+ * asks starts anew. A flight for which there is no room has some made, and goes on. Joining and leaving are
+ * free of I/O. Loop only.
  */
 #ifndef DIRCACHE_DAEMON_FLIGHT_H
 #define DIRCACHE_DAEMON_FLIGHT_H
@@ -16,6 +17,7 @@
 #include "daemon/counters.h"
 #include "daemon/index.h"
 #include "daemon/pool.h"
+#include "daemon/room.h"
 #include "daemon/writers.h"
 
 struct flights;
@@ -23,6 +25,7 @@ struct flights;
 struct flights_parts { /* all borrowed for good */
 	struct pool *pool;
 	struct writers *writers;
+	const struct room *room;
 	struct catalog *catalog;
 	struct index *index;
 	struct counters *counters;

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of put share: put.c takes entries in, put_tree.c makes a tree of them.
+ * What the files of put share: put.c is the conversation, put_entries.c takes entries in, put_files.c has
+ * their files stored, put_tree.c makes a tree of them.
  */
 #ifndef DIRCACHE_DAEMON_PUT_INTERNAL_H
 #define DIRCACHE_DAEMON_PUT_INTERNAL_H
+
+#include <stdatomic.h>
 
 #include "common/directory.h"
 #include "daemon/put.h"
@@ -18,6 +21,7 @@ struct put_entry {
 	char *target;         /* symlink: owned */
 	struct digest digest; /* file: once it is stored */
 	bool executable;
+	bool held; /* file: its blob is, by this put */
 };
 
 struct put {
@@ -30,24 +34,87 @@ struct put {
 
 	struct put_entry *entries;
 	size_t n_entries, entries_capacity;
-	uint32_t n_directories; /* the root, number 0, included */
-	bool is_file;           /* a single file without a name */
-	size_t n_open;          /* `entries` requests under way */
-	bool over;              /* failed, committed or aborted */
+	size_t *directories; /* by number: which entry it is; none for 0, the root */
+	size_t n_directories, directories_capacity;
+	bool is_file;      /* a single file without a name */
+	size_t n_open;     /* `entries` requests under way */
+	bool over;         /* failed, committed or aborted */
+	uint64_t expected; /* bytes in all, as the client says; 0: it does not */
 
 	struct index_batch *batch; /* rows not submitted yet */
 	uint64_t mark;             /* of the index, when the put began */
 	uint64_t n_new, new_bytes;
 	uint64_t n_files, n_symlinks, bytes;
+
+	struct slice slice; /* forgetting it */
+	size_t n_forgotten;
 };
 
 void put_release(struct put *put);
 
-/* A blob of this put is in the store: note it in catalog, counters and index. */
+/* The put is over: the connection need not keep it any longer. */
+void put_end(struct put *put);
+
+/* A blob of this put is in the store: note it in catalog, counters and index, and hold it. */
 void put_note_blob(struct put *put, const struct blob_info *info, enum blob_kind kind, bool is_new);
+
+/* Give back the hold. */
+void put_release_blob(struct put *put, const struct digest *digest);
 
 /* Submit the rows gathered so far. */
 void put_submit_rows(struct put *put);
+
+/* Where an entry is in the tree, for messages; the caller's to free(). Any thread, while nothing is added. */
+char *put_path(const struct put *put, const struct put_entry *entry);
+
+/* Run a slice, or all of it at once where the daemon stops and nobody is served any more. */
+void put_run_slice(struct put *put, struct slice *slice);
+
+/* ---- entries ---- */
+
+/* The step `entries`: entries is their array, or NULL. */
+void put_start_entries(struct request *request, struct put *put, const struct wire_value *entries);
+
+/* A file to be stored. */
+struct put_file {
+	/* In. */
+	int fd;                          /* closed by the worker */
+	size_t entry;                    /* index in the put's entries */
+	bool has_executable, executable; /* what the client said, else the descriptor's mode says it */
+
+	/* Out. */
+	int r;
+	bool changed; /* an inode that was changed had to be taken out of the store */
+	struct blob_info info;
+	enum blob_kind kind;
+	struct put_file *next; /* of those that one job stored */
+};
+
+/* The files of one request. Jobs take the next one each, until none is left. */
+struct put_files {
+	struct put *put; /* a reference of the owner's */
+	struct put_file *files;
+	size_t n;
+	/* Called once, when every descriptor is closed: r < 0 with err is the first failure. */
+	void (*stored)(struct put_files *files, int r, const struct err *err);
+
+	atomic_bool stop; /* cancelled, or one has failed: only close what is left */
+
+	/* Private. */
+	atomic_size_t n_taken;
+	size_t n_jobs;
+	struct list waiting; /* jobs that wait for room */
+	int r;
+	struct err err;
+};
+
+/* Have files stored: all but the private part is set. stored() may be called from within, if n is 0. */
+void put_files_start(struct put_files *files);
+
+/* Store no more of them. stored() is called all the same, when all descriptors are closed. */
+void put_files_stop(struct put_files *files);
+
+/* ---- the end ---- */
 
 /* Make the tree of a put whose files are all stored, and answer the request; takes over a reference to the
  * put. */

@@ -12,6 +12,7 @@ enum {
 	STORE_JOB_MAX = 64,  /* Directories a worker stores before it looks at other requests */
 	STORE_JOBS_MAX = 16, /* that a commit has with the workers at a time */
 	ADOPT_STEP = 8,      /* Directories taken in between two looks at the clock */
+	FORGET_STEP = 32,    /* ... and forgotten again */
 	TRIES_MAX = 3,       /* at a tree of which others say that something is missing */
 };
 
@@ -24,6 +25,7 @@ struct made {
 	struct blob_info info;
 	int stored; /* what blob_write() returned */
 	bool changed;
+	bool held; /* by this commit */
 };
 
 /* The commit of a tree: encode (one worker), store (all), adopt (the loop), cache, index. */
@@ -37,10 +39,12 @@ struct commit {
 	size_t n_jobs; /* store jobs under way */
 	size_t next;   /* Directory to be stored; then those before it are to be adopted, the last first */
 	unsigned tries;
+	atomic_bool stop;    /* cancelled, or something has failed: workers store no more */
+	struct list waiting; /* store jobs that wait for room */
 	bool cancelled;
 	struct err err;
 	struct job encode;
-	struct slice slice;
+	struct slice slice, forget;
 	struct tree_request tree;
 };
 
@@ -49,28 +53,66 @@ struct store_job {
 	struct job job;
 	struct commit *commit;
 	struct blob_writer *writer;
-	size_t begin, end; /* of commit->made: no two jobs share one */
-	struct err err;
+	size_t next, end; /* of commit->made: no two jobs share one */
+	struct space_need need;
+	struct err err; /* about the next one */
+
+	/* The loop's. */
+	size_t n_noted; /* those before it are in the catalog */
+	struct room_waiter room;
+	struct list waiting;
 };
 
-static void commit_free(struct commit *commit)
+static void forget_made(struct commit *commit, size_t i)
 {
-	for (size_t i = 0; i < commit->n; i++) {
-		free(commit->made[i].bytes);
-		directory_free(commit->made[i].directory);
-		node_put(commit->nodes[i]);
-	}
+	struct made *made = &commit->made[i];
+
+	free(made->bytes);
+	directory_free(made->directory);
+	node_put(commit->nodes[i]);
+	if (made->held)
+		put_release_blob(commit->put, &made->digest);
+}
+
+static bool forget_step(struct slice *slice)
+{
+	struct commit *commit = CONTAINER_OF(slice, struct commit, forget);
+
+	for (unsigned i = 0; i < FORGET_STEP && commit->n; i++)
+		forget_made(commit, --commit->n);
+	if (commit->n)
+		return true;
+	commit->put->cache->n_ending--;
 	put_release(commit->put);
 	free(commit->made);
 	free(commit->nodes);
 	free(commit->tag);
 	free(commit);
+	return false;
+}
+
+static void commit_free(struct commit *commit)
+{
+	commit->put->cache->n_ending++;
+	put_run_slice(commit->put, &commit->forget);
 }
 
 static void commit_fail(struct commit *commit)
 {
 	request_fail(commit->request, &commit->err);
 	commit_free(commit);
+}
+
+/* Say which directory it was. */
+static void name_directory(struct commit *commit, size_t number, struct err *err)
+{
+	struct put *put = commit->put;
+	AUTO_FREE char *path = number ? put_path(put, &put->entries[put->directories[number]]) : NULL;
+
+	if (path)
+		err_prefix(err, "storing directory '%s': ", path);
+	else
+		err_prefix(err, "storing the uppermost directory: ");
 }
 
 /* Return: has the commit ended, because the client is gone or something failed? */
@@ -84,11 +126,34 @@ static bool ended(struct commit *commit)
 	return true;
 }
 
+static void submit_store(struct store_job *store)
+{
+	struct put *put = store->commit->put;
+
+	store->writer = writers_take(put->cache->writers);
+	pool_submit(put->queue, &store->job);
+}
+
+/* Store no more. Jobs that wait for room end on their worker as the others do. */
+static void stop_storing(struct commit *commit)
+{
+	struct list *l;
+
+	atomic_store(&commit->stop, true);
+	while ((l = list_pop(&commit->waiting))) {
+		struct store_job *store = LIST_ENTRY(l, struct store_job, waiting);
+
+		room_leave(&store->room);
+		submit_store(store);
+	}
+}
+
 static void on_cancel(struct request *request)
 {
 	struct commit *commit = request->ctx;
 
 	commit->cancelled = true;
+	stop_storing(commit);
 }
 
 /* ---- encode: on a worker ---- */
@@ -172,8 +237,10 @@ static enum job_next encode_run(struct job *job)
 
 		while (begin && sorted[begin - 1]->parent == number)
 			begin--;
-		if (encode_one(commit, number, sorted + begin, end - begin) < 0)
+		if (encode_one(commit, number, sorted + begin, end - begin) < 0) {
+			name_directory(commit, number, &commit->err);
 			break;
+		}
 		end = begin;
 	}
 	return JOB_DONE;
@@ -189,7 +256,7 @@ static int store_one(struct store_job *store, struct made *made)
 	if (made->len) {
 		made->stored = blob_write(store->writer, made->bytes, made->len, BLOB_PLAIN, &made->info,
 					  &made->changed, &store->err);
-		if (made->stored < 0)
+		if (made->stored < 0 || made->stored == BLOB_NO_ROOM)
 			return made->stored;
 	}
 	r = directory_decode(made->bytes, made->len, put->cache->config.limits.entries, &made->directory,
@@ -201,49 +268,104 @@ static int store_one(struct store_job *store, struct made *made)
 static enum job_next store_run(struct job *job)
 {
 	struct store_job *store = CONTAINER_OF(job, struct store_job, job);
+	struct commit *commit = store->commit;
 
-	for (size_t i = store->begin; i < store->end; i++)
-		if (store_one(store, &store->commit->made[i]) < 0)
+	for (; store->next < store->end && !atomic_load(&commit->stop); store->next++) {
+		int r = store_one(store, &commit->made[store->next]);
+
+		if (r < 0)
+			atomic_store(&commit->stop, true);
+		if (r == BLOB_NO_ROOM)
+			store->need = blob_writer_need(store->writer);
+		if (r < 0 || r == BLOB_NO_ROOM)
 			break;
+		store->room.disk_was_full = false;
+	}
 	return JOB_DONE;
 }
 
 static void start_store(struct commit *commit);
 
-static void store_done(struct job *job)
+/* A Directory is in the store: it stays until the tree holds it. */
+static void note_stored(struct commit *commit, struct made *made)
 {
-	struct store_job *store = CONTAINER_OF(job, struct store_job, job);
+	struct counters *counters = &commit->put->cache->counters;
+
+	if (!made->len)
+		return;
+	put_note_blob(commit->put, &made->info, BLOB_PLAIN, made->stored == 0);
+	made->held = true;
+	counters->tampered_blobs += made->changed;
+	counters->healed_blobs += made->changed;
+}
+
+static void note_failure(struct commit *commit, size_t number, const struct err *err)
+{
+	stop_storing(commit);
+	if (commit->err.set)
+		return;
+	commit->err = *err;
+	name_directory(commit, number, &commit->err);
+}
+
+static void on_room_made(struct room_waiter *waiter, int r, const struct err *err)
+{
+	struct store_job *store = CONTAINER_OF(waiter, struct store_job, room);
+
+	list_remove(&store->waiting);
+	if (r < 0)
+		note_failure(store->commit, store->next, err);
+	submit_store(store);
+}
+
+static void end_store(struct store_job *store)
+{
 	struct commit *commit = store->commit;
 
-	writers_give(commit->put->cache->writers, store->writer);
-	if (store->err.set && !commit->err.set)
-		commit->err = store->err;
 	free(store);
 	commit->n_jobs--;
-	if (!commit->err.set && !commit->cancelled)
+	if (!atomic_load(&commit->stop))
 		start_store(commit);
 	if (commit->n_jobs || ended(commit))
 		return;
 	slice_start(commit->put->cache->slicer, &commit->slice);
 }
 
+static void store_done(struct job *job)
+{
+	struct store_job *store = CONTAINER_OF(job, struct store_job, job);
+	struct commit *commit = store->commit;
+	struct cache *cache = commit->put->cache;
+
+	for (; store->n_noted < store->next; store->n_noted++)
+		note_stored(commit, &commit->made[store->n_noted]);
+	writers_give(cache->writers, TAKE(store->writer));
+	if (store->err.set)
+		note_failure(commit, store->next, &store->err);
+	if (store->next == store->end || atomic_load(&commit->stop)) {
+		end_store(store);
+		return;
+	}
+	list_append(&commit->waiting, &store->waiting);
+	room_ask(&cache->room, &store->need, commit->put->expected, &store->room);
+}
+
 /* Hand the next Directories to the workers, a bounded number ahead of them: each job has a writer. */
 static void start_store(struct commit *commit)
 {
-	struct cache *cache = commit->put->cache;
-
 	while (commit->next < commit->n && commit->n_jobs < STORE_JOBS_MAX) {
 		struct store_job *store = xcalloc(1, sizeof(*store));
 		size_t left = commit->n - commit->next;
 
 		store->job = (struct job){ .run = store_run, .done = store_done };
 		store->commit = commit;
-		store->writer = writers_take(cache->writers);
-		store->begin = commit->next;
-		store->end = store->begin + (left < STORE_JOB_MAX ? left : STORE_JOB_MAX);
+		store->next = store->n_noted = commit->next;
+		store->end = store->next + (left < STORE_JOB_MAX ? left : STORE_JOB_MAX);
+		store->room.made = on_room_made;
+		list_init(&store->waiting);
 		commit->next = store->end;
 		commit->n_jobs++;
-		pool_submit(commit->put->queue, &store->job);
+		submit_store(store);
 	}
 }
 
@@ -260,12 +382,7 @@ static void encode_done(struct job *job)
 static void adopt(struct commit *commit, size_t i)
 {
 	struct made *made = &commit->made[i];
-	struct counters *counters = &commit->put->cache->counters;
 
-	if (made->len)
-		put_note_blob(commit->put, &made->info, BLOB_PLAIN, made->stored == 0);
-	counters->tampered_blobs += made->changed;
-	counters->healed_blobs += made->changed;
 	commit->nodes[i] = nodes_adopt(commit->put->cache->nodes, &made->digest, TAKE(made->directory));
 }
 
@@ -334,6 +451,9 @@ void put_commit_tree(struct put *put, struct request *request, const char *tag, 
 	commit->nodes = xcalloc(commit->n, sizeof(struct node *));
 	commit->encode = (struct job){ .run = encode_run, .done = encode_done };
 	slice_init(&commit->slice, adopt_step);
+	slice_init(&commit->forget, forget_step);
+	atomic_init(&commit->stop, false);
+	list_init(&commit->waiting);
 	request->ctx = commit;
 	request->cancel = on_cancel;
 	pool_submit(put->queue, &commit->encode);

@@ -309,7 +309,6 @@ static void note_settled(struct recovery *recovery, const struct doubt *doubt)
 
 static void batch_hashed(struct recovery *recovery)
 {
-	writers_give(recovery->parts.writers, TAKE(recovery->writer));
 	if (recovery->r < 0)
 		log_warning("comparing files with their digests: %s", recovery->err.text);
 	slice_start(recovery->parts.slicer, &recovery->slice);
@@ -347,6 +346,7 @@ static bool settle_step(struct slice *slice)
 
 	for (size_t i = 0; i < recovery->n_batch; i++)
 		note_settled(recovery, &recovery->batch[i]);
+	writers_give(recovery->parts.writers, TAKE(recovery->writer));
 	submit_rows(recovery);
 	recovery->next += recovery->n_batch;
 	recovery->n_batch = 0;

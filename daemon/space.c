@@ -153,6 +153,22 @@ struct space_gap space_lacks(struct space *space, uint64_t bytes)
 	return gap;
 }
 
+uint64_t space_room(struct space *space)
+{
+	const struct space_levels *levels = &space->levels;
+	uint64_t room = UINT64_MAX, on_disk;
+
+	lock(space);
+	if (levels->limits.max_size)
+		room = excess(levels->limits.max_size, taken(space) + levels->reserved);
+	if (levels->disk_known) {
+		on_disk = space->disk_room > 0 ? (uint64_t)space->disk_room : 0;
+		room = on_disk < room ? on_disk : room;
+	}
+	unlock(space);
+	return room;
+}
+
 /* What is above the marks that are these percentages: of the cap, and as much over the floor. */
 static struct space_gap above_mark(const struct space *space, unsigned mark)
 {
@@ -204,14 +220,16 @@ int space_refuse(struct space *space, uint64_t bytes, struct err *err)
 			"%s more do not fit: of the %s that the cache may have (--max-size) %s are in use "
 			"and cannot be evicted",
 			SIZE_TEXT(bytes), SIZE_TEXT(cap), SIZE_TEXT(in_use));
-	if (levels.limits.min_free)
+	if (levels.limits.min_free && !levels.disk_full)
 		return err_set(err, ERR_NO_SPACE,
 			       "%s more do not fit: the disk has %s free, of which %s are to stay so "
 			       "(--min-free), and nothing can be evicted",
 			       SIZE_TEXT(bytes), SIZE_TEXT(levels.disk_free),
 			       SIZE_TEXT(levels.limits.min_free));
+	if (levels.disk_full)
+		return err_set(err, ERR_NO_SPACE, "%s more do not fit: the disk is full", SIZE_TEXT(bytes));
 	return err_set(err, ERR_NO_SPACE,
-		       "%s more do not fit: the disk is full, %s free, and nothing can be evicted",
+		       "%s more do not fit: the disk has %s free, and nothing can be evicted",
 		       SIZE_TEXT(bytes), SIZE_TEXT(levels.disk_free));
 }
 

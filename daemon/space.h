@@ -50,6 +50,12 @@ int space_reserve(struct space *space, uint64_t bytes);
 /* Give a promise back: nothing was written, or what was is counted as used by now. */
 void space_release(struct space *space, uint64_t bytes);
 
+/* What a refused reservation was about. */
+struct space_need {
+	uint64_t bytes;
+	bool disk_full; /* they were promised, and the disk had no room all the same */
+};
+
 /* The disk had no room (ENOSPC, EDQUOT), whatever was known of it: it has none until it is measured again. */
 void space_disk_full(struct space *space);
 
@@ -63,6 +69,9 @@ struct space_gap {
 
 /* How many bytes have to go before so many can be reserved. */
 struct space_gap space_lacks(struct space *space, uint64_t bytes);
+
+/* How many bytes could be reserved now; UINT64_MAX where there is no limit. */
+uint64_t space_room(struct space *space);
 
 /* How many bytes are to go in the background, to come down to the low marks; 0 at or below them. */
 struct space_gap space_surplus(struct space *space);

@@ -11,14 +11,27 @@
 
 #include "common/auto.h"
 #include "daemon/blob.h"
+#include "daemon/catalog.h"
+#include "daemon/space.h"
 
 struct writers;
 
-struct writers *writers_new(struct blob_store *store); /* store: borrowed */
+struct writers_parts { /* all borrowed for good */
+	struct blob_store *store;
+	struct catalog *catalog;
+	struct space *space;
+};
+
+struct writers *writers_new(const struct writers_parts *parts);
 void writers_free(struct writers *writers);
 DEFINE_AUTO(writers);
 
 struct blob_writer *writers_take(struct writers *writers);
-void writers_give(struct writers *writers, struct blob_writer *writer); /* NULL is fine */
+
+/**
+ * Give a writer back, when all that it stored or found is in the catalog, and held if it is to stay: from
+ * then on it may be evicted, and its room counts as used instead of reserved. NULL is fine.
+ */
+void writers_give(struct writers *writers, struct blob_writer *writer);
 
 #endif

@@ -9,10 +9,16 @@
 
 static void (*after_link)(void), (*before_rename)(void); /* called once */
 static unsigned calls_left;                              /* until one fails; 0: none does */
+static int fail_as;                                      /* whatever a call usually fails as */
 
 static int is_due(void)
 {
 	return calls_left > 0 && --calls_left == 0;
+}
+
+static int failure(int usual)
+{
+	return fail_as ? fail_as : usual;
 }
 
 static void call_once(void (**hook)(void))
@@ -71,17 +77,17 @@ int disk_futimens(int fd, const struct timespec times[2]);
 
 int disk_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
-	return is_due() ? -EMFILE : real_openat(dirfd, path, flags, mode);
+	return is_due() ? failure(-EMFILE) : real_openat(dirfd, path, flags, mode);
 }
 
 int disk_reopen(int fd, int flags)
 {
-	return is_due() ? -EMFILE : real_reopen(fd, flags);
+	return is_due() ? failure(-EMFILE) : real_reopen(fd, flags);
 }
 
 ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset)
 {
-	return is_due() ? -EIO : real_pread(fd, buf, len, offset);
+	return is_due() ? failure(-EIO) : real_pread(fd, buf, len, offset);
 }
 
 /* The worst way: half of it is there. */
@@ -90,7 +96,7 @@ int disk_write_full(int fd, const void *buf, size_t len)
 	int fails = is_due();
 	int r = real_write_full(fd, buf, fails ? len / 2 : len);
 
-	return fails ? -ENOSPC : r;
+	return fails ? failure(-ENOSPC) : r;
 }
 
 int disk_send_full(int from_fd, int to_fd, uint64_t len)
@@ -98,32 +104,32 @@ int disk_send_full(int from_fd, int to_fd, uint64_t len)
 	int fails = is_due();
 	int r = real_send_full(from_fd, to_fd, fails ? len / 2 : len);
 
-	return fails ? -ENOSPC : r;
+	return fails ? failure(-ENOSPC) : r;
 }
 
 int disk_fstat(int fd, struct stat *st)
 {
-	return is_due() ? -EIO : real_fstat(fd, st);
+	return is_due() ? failure(-EIO) : real_fstat(fd, st);
 }
 
 int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags)
 {
-	return is_due() ? -EIO : real_fstatat(dirfd, name, st, flags);
+	return is_due() ? failure(-EIO) : real_fstatat(dirfd, name, st, flags);
 }
 
 int disk_mkdirat(int dirfd, const char *name, mode_t mode)
 {
-	return is_due() ? -ENOSPC : real_mkdirat(dirfd, name, mode);
+	return is_due() ? failure(-ENOSPC) : real_mkdirat(dirfd, name, mode);
 }
 
 int disk_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, int flags)
 {
-	return is_due() ? -ENOSPC : real_linkat(from_dirfd, from, to_dirfd, to, flags);
+	return is_due() ? failure(-ENOSPC) : real_linkat(from_dirfd, from, to_dirfd, to, flags);
 }
 
 int disk_link_fd(int fd, int to_dirfd, const char *to)
 {
-	int r = is_due() ? -ENOSPC : real_link_fd(fd, to_dirfd, to);
+	int r = is_due() ? failure(-ENOSPC) : real_link_fd(fd, to_dirfd, to);
 
 	if (r == 0)
 		call_once(&after_link);
@@ -133,22 +139,22 @@ int disk_link_fd(int fd, int to_dirfd, const char *to)
 int disk_renameat2(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {
 	call_once(&before_rename);
-	return is_due() ? -ENOSPC : real_renameat2(from_dirfd, from, to_dirfd, to, flags);
+	return is_due() ? failure(-ENOSPC) : real_renameat2(from_dirfd, from, to_dirfd, to, flags);
 }
 
 int disk_fchmod(int fd, mode_t mode)
 {
-	return is_due() ? -EIO : real_fchmod(fd, mode);
+	return is_due() ? failure(-EIO) : real_fchmod(fd, mode);
 }
 
 int disk_ftruncate(int fd, off_t size)
 {
-	return is_due() ? -EFBIG : real_ftruncate(fd, size);
+	return is_due() ? failure(-EFBIG) : real_ftruncate(fd, size);
 }
 
 int disk_futimens(int fd, const struct timespec times[2])
 {
-	return is_due() ? -EIO : real_futimens(fd, times);
+	return is_due() ? failure(-EIO) : real_futimens(fd, times);
 }
 
 #include <sys/wait.h>
@@ -283,6 +289,59 @@ START_TEST(a_call_that_fails_leaves_the_store_sound)
 }
 END_TEST
 
+/* ---- a full disk, under a space ---- */
+
+static struct space *space;
+
+/* What operate() does, against a space that knows of no limit. A full disk is an outcome, and has no words.
+ */
+static int with_space(int (*operate)(void))
+{
+	int r = operate();
+
+	ck_assert_msg(r >= 0, "%d %s", r, err.text);
+	if (r == BLOB_NO_ROOM) {
+		ck_assert(!err.set);
+		ck_assert(blob_writer_need(writer).disk_full);
+		ck_assert_uint_gt(blob_writer_need(writer).bytes, 0);
+		ck_assert(space_levels(space).disk_full);
+	}
+	blob_writer_settle(writer);
+	ck_assert_uint_eq(space_levels(space).reserved, 0);
+	space_set_disk(space, INT64_MAX);
+	return r;
+}
+
+static int write_plain_with_space(void)
+{
+	return with_space(write_plain);
+}
+
+static int renew_exec_with_space(void)
+{
+	return with_space(renew_exec);
+}
+
+START_TEST(a_disk_that_is_full_at_any_call_is_no_room_and_leaves_the_store_sound)
+{
+	static const struct space_limits none = { 0 };
+
+	open_store();
+	space = space_new(&none);
+	blob_store_guard(store, space, NULL);
+	hash_bytes(TEXT, strlen(TEXT), &digest);
+	for (int i = 0; i < 4; i++) {
+		atomic_store(&store->no_tmpfile, i & 1);
+		fail_as = i & 2 ? -EDQUOT : -ENOSPC;
+		ck_assert_uint_ge(fail_each(write_plain_with_space, forget, BLOB_PLAIN), 6);
+		ck_assert_uint_ge(fail_each(renew_exec_with_space, put_plain, BLOB_EXEC), 9);
+	}
+	blob_writer_settle(writer);
+	close_store();
+	space_free(space);
+}
+END_TEST
+
 /* ---- in the middle ---- */
 
 static int exec_status = -1;
@@ -346,4 +405,5 @@ START_TEST(a_good_inode_that_came_meanwhile_is_not_taken_out)
 END_TEST
 
 UNIT_MAIN("blob_fault", a_call_that_fails_leaves_the_store_sound,
+	  a_disk_that_is_full_at_any_call_is_no_room_and_leaves_the_store_sound,
 	  an_executable_runs_in_the_moment_it_has_its_name, a_good_inode_that_came_meanwhile_is_not_taken_out)

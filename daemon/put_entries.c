@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/put_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/alloc.h"
+
+/* One `entries` request. */
+struct batch {
+	struct put *put;
+	struct request *request;
+	struct put_files files;
+	int r; /* of reading the entries */
+	struct err err;
+	bool cancelled;
+};
+
+/* An entry as the wire has it. */
+struct wire_entry {
+	struct wire_bytes type, name, target;
+	uint64_t parent, fd;
+	bool executable, has_executable, has_fd;
+};
+
+static const struct wire_field entry_fields[] = {
+	WIRE_FIELD(struct wire_entry, type, WIRE_TEXT, true),
+	WIRE_FIELD(struct wire_entry, name, WIRE_BYTES, false),
+	WIRE_FIELD(struct wire_entry, target, WIRE_BYTES, false),
+	WIRE_FIELD(struct wire_entry, parent, WIRE_UINT, false),
+	WIRE_OPTIONAL(struct wire_entry, fd, WIRE_UINT, has_fd),
+	WIRE_OPTIONAL(struct wire_entry, executable, WIRE_BOOL, has_executable),
+};
+
+static int check_place(const struct put *put, const struct wire_entry *wire, struct err *err)
+{
+	if (put->is_file)
+		return err_set(err, ERR_INVALID_ARGUMENT, "nothing goes with a file without a name");
+	if (wire->parent >= put->n_directories)
+		return err_set(err, ERR_INVALID_ARGUMENT, "parent: there is no directory %ju yet",
+			       (uintmax_t)wire->parent);
+	if (!wire->name.data || !directory_name_is_valid(wire->name.data, wire->name.len))
+		return err_set(err, ERR_INVALID_ARGUMENT, "name: '%.*s' cannot be a name",
+			       (int)wire->name.len % 4096, wire->name.data ? wire->name.data : "");
+	if (put->n_entries >= put->cache->config.limits.files)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "more than %zu entries", put->n_entries);
+	return 0;
+}
+
+static int check_symlink(const struct wire_entry *wire, struct err *err)
+{
+	if (!wire->target.data || !wire->target.len || wire->target.len > DIRECTORY_TARGET_MAX ||
+	    memchr(wire->target.data, 0, wire->target.len))
+		return err_set(err, ERR_INVALID_ARGUMENT, "target: 1 to %d bytes without NUL are needed",
+			       DIRECTORY_TARGET_MAX);
+	return 0;
+}
+
+static int add_entry(struct put *put, const struct wire_entry *wire, struct err *err)
+{
+	bool is_single = wire_is(&wire->type, "file") && !wire->name.data && put->n_entries == 0;
+	struct put_entry entry = { .parent = (uint32_t)wire->parent };
+	int r;
+
+	if (!is_single && (r = check_place(put, wire, err)) < 0)
+		return r;
+	if (is_single && wire->parent)
+		return err_set(err, ERR_INVALID_ARGUMENT, "parent: a file without a name has none");
+	if (wire_is(&wire->type, "symlink")) {
+		if ((r = check_symlink(wire, err)) < 0)
+			return r;
+		entry.type = PUT_SYMLINK;
+		entry.target = xmemdupz(wire->target.data, wire->target.len);
+		put->n_symlinks++;
+	} else if (wire_is(&wire->type, "directory")) {
+		entry.type = PUT_DIRECTORY;
+		entry.number = (uint32_t)put->n_directories;
+		put->directories = xgrow(put->directories, put->n_directories, &put->directories_capacity,
+					 sizeof(*put->directories));
+		put->directories[put->n_directories++] = put->n_entries;
+	} else if (!wire_is(&wire->type, "file")) {
+		return err_set(err, ERR_INVALID_ARGUMENT,
+			       "type: one of file, directory and symlink is needed");
+	}
+	put->is_file = is_single;
+	if (wire->name.data)
+		entry.name = xmemdupz(wire->name.data, wire->name.len);
+	put->entries = xgrow(put->entries, put->n_entries, &put->entries_capacity, sizeof(entry));
+	put->entries[put->n_entries++] = entry;
+	return 0;
+}
+
+/* Read one entry of the request. Return: 0, 1 with *file, or a negative errno. */
+static int read_entry(struct batch *batch, const struct wire_value *value, size_t i, struct put_file *file)
+{
+	struct err *err = &batch->err;
+	struct wire_entry wire = { 0 };
+	char what[40];
+	int r;
+
+	(void)snprintf(what, sizeof(what), "put: entry %zu", i);
+	if ((r = wire_decode(value, entry_fields, N_ELEMENTS(entry_fields), &wire, what, err)) < 0)
+		return r;
+	if ((r = add_entry(batch->put, &wire, err)) < 0) {
+		err_prefix(err, "%s: ", what);
+		return r;
+	}
+	if (!wire_is(&wire.type, "file"))
+		return 0;
+	*file = (struct put_file){
+		.entry = batch->put->n_entries - 1,
+		.fd = wire.has_fd ? request_take_fd(batch->request, wire.fd) : -1,
+		.has_executable = wire.has_executable,
+		.executable = wire.executable,
+	};
+	if (file->fd < 0)
+		return err_set(err, ERR_INVALID_ARGUMENT,
+			       "%s: fd: one of this message's descriptors is needed, each once", what);
+	return 1;
+}
+
+static void read_entries(struct batch *batch, const struct wire_value *entries)
+{
+	struct put_files *files = &batch->files;
+	size_t n = wire_array_size(entries);
+
+	/* Each takes one of the message's descriptors, and one more may turn out to have none. */
+	files->files = xcalloc(batch->request->n_fds + 1, sizeof(*files->files));
+	for (size_t i = 0; i < n && batch->r >= 0; i++) {
+		batch->r = read_entry(batch, wire_array_at(entries, i), i, &files->files[files->n]);
+		files->n += batch->r == 1;
+	}
+}
+
+static void on_stored(struct put_files *files, int r, const struct err *err)
+{
+	struct batch *batch = CONTAINER_OF(files, struct batch, files);
+	struct put *put = batch->put;
+
+	put->n_open--;
+	if (batch->r >= 0 && r < 0) {
+		batch->r = r;
+		batch->err = *err;
+	}
+	if (batch->cancelled)
+		err_set(&batch->err, ERR_CANCELLED, "put: cancelled");
+	if (batch->err.set) {
+		put_end(put);
+		request_fail(batch->request, &batch->err);
+	} else {
+		request_ok(batch->request);
+	}
+	put_release(put);
+	free(files->files);
+	free(batch);
+}
+
+static void on_cancel(struct request *request)
+{
+	struct batch *batch = request->ctx;
+
+	batch->cancelled = true;
+	put_files_stop(&batch->files);
+}
+
+void put_start_entries(struct request *request, struct put *put, const struct wire_value *entries)
+{
+	struct batch *batch = xcalloc(1, sizeof(*batch));
+
+	batch->put = put;
+	batch->request = request;
+	batch->files = (struct put_files){ .put = put, .stored = on_stored };
+	put->refs++;
+	put->n_open++;
+	if (entries)
+		read_entries(batch, entries);
+	atomic_init(&batch->files.stop, batch->r < 0);
+	request->ctx = batch;
+	request->cancel = on_cancel;
+	put_files_start(&batch->files);
+}
