@@ -23,7 +23,15 @@ def run(*command):
 
 
 def mount_ext4(story, name, size, *options):
-    """A new ext4 of so many bytes, mounted in the story's folder: its path, or None where that cannot be.
+    """A new ext4 of so many bytes, mounted in the story's folder: its path, or None where that cannot be."""
+    path = mount_image(story, name, size, "ext4", "-F", "-m", "0", *options)
+    if path:
+        shutil.rmtree(os.path.join(path, "lost+found"))
+    return path
+
+
+def mount_image(story, name, size, kind, *options):
+    """The same for any kind of file system, with options for its mkfs.
 
     The image loses its name at once and its loop device goes with the mount, so nothing is left but the
     mount, which the story takes away.
@@ -35,11 +43,10 @@ def mount_ext4(story, name, size, *options):
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else story.dir
     with tempfile.NamedTemporaryFile(prefix="dc.", dir=memory) as image:
         image.truncate(size)
-        made = run("mkfs.ext4", "-q", "-F", "-m", "0", *options, image.name)
-        if not made or not run("mount", "-t", "ext4", "-o", "loop", image.name, path):
+        made = run("mkfs." + kind, "-q", *options, image.name)
+        if not made or not run("mount", "-t", kind, "-o", "loop", image.name, path):
             return None
     story.at_end.append(lambda: run("umount", path))
-    shutil.rmtree(os.path.join(path, "lost+found"))
     return path
 
 
