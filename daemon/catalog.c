@@ -326,14 +326,14 @@ bool catalog_may_have_size(const struct catalog *catalog, uint64_t size)
 
 size_t catalog_end(const struct catalog *catalog)
 {
-	return catalog->map.capacity;
+	return map_end(&catalog->map);
 }
 
 struct catalog_entry *catalog_at(const struct catalog *catalog, size_t position)
 {
 	struct catalog_entry *entry;
 
-	if (position >= catalog->map.capacity)
+	if (position >= map_end(&catalog->map))
 		return NULL;
 	entry = map_slot(&catalog->map, position);
 	return entry && entry->kinds ? entry : NULL;

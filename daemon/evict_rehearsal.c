@@ -33,7 +33,7 @@ static void end(struct evict_rehearsal *rehearsal)
 	struct evict *evict = rehearsal->evict;
 	struct evict_gc *gc = rehearsal->gc;
 
-	for (size_t i = 0; i < rehearsal->gone.capacity; i++)
+	for (size_t i = 0; i < map_end(&rehearsal->gone); i++)
 		free(map_slot(&rehearsal->gone, i));
 	map_fini(&rehearsal->gone);
 	candidates_fini(&rehearsal->candidates);

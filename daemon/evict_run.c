@@ -30,7 +30,7 @@ void evict_pass_over(struct evict *evict, const struct digest *digest)
 
 static void forget_passed(struct evict *evict)
 {
-	for (size_t i = 0; i < evict->passed.capacity; i++)
+	for (size_t i = 0; i < map_end(&evict->passed); i++)
 		free(map_slot(&evict->passed, i));
 	map_fini(&evict->passed);
 	map_init(&evict->passed);

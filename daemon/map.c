@@ -8,7 +8,13 @@
 
 #include "common/alloc.h"
 
-enum { CAPACITY_MIN = 64 };
+enum { SLOTS_MIN = 64 }; /* of the only table of a small map */
+
+struct map_table {
+	unsigned depth; /* the top bits of a hash that all in it share */
+	uint32_t n, n_slots;
+	struct digest *slots[]; /* NULL where free */
+};
 
 void map_init(struct map *map)
 {
@@ -19,10 +25,16 @@ void map_init(struct map *map)
 
 void map_fini(struct map *map)
 {
-	free(map->slots);
-	map->slots = NULL;
-	map->n = map->capacity = 0;
+	for (size_t i = 0; i < map->n_tables; i++)
+		free(map->tables[i]);
+	free(map->tables);
+	free(map->directory);
+	map->tables = map->directory = NULL;
+	map->n = map->n_tables = map->tables_capacity = 0;
+	map->depth = 0;
 }
+
+/* ---- one table ---- */
 
 /* Both halves of a product: every bit of either factor reaches the result. */
 static uint64_t multiply(uint64_t a, uint64_t b)
@@ -32,17 +44,135 @@ static uint64_t multiply(uint64_t a, uint64_t b)
 	return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Where a hash would like to be. */
-static size_t home(const struct map *map, const struct digest *digest)
+/* The top bits choose the table, the low ones the slot in it. */
+static uint64_t mix(const struct map *map, const struct digest *digest)
 {
 	const uint64_t *secrets = map->secrets;
 	uint64_t words[DIGEST_HASH_SIZE / sizeof(uint64_t)];
 
 	memcpy(words, digest->hash, sizeof(words));
-	return (size_t)(multiply(words[0] ^ secrets[0], words[1] ^ secrets[1]) ^
-			multiply(words[2] ^ secrets[2], words[3] ^ secrets[3])) &
-	       (map->capacity - 1);
+	return multiply(words[0] ^ secrets[0], words[1] ^ secrets[1]) ^
+	       multiply(words[2] ^ secrets[2], words[3] ^ secrets[3]);
 }
+
+static size_t home(const struct map_table *table, uint64_t mixed)
+{
+	return (size_t)mixed & (table->n_slots - 1);
+}
+
+/* Put in what is known not to be there: the first free slot will do, without a look at the others' hashes. */
+static void insert(struct map_table *table, uint64_t mixed, struct digest *item)
+{
+	size_t i = home(table, mixed);
+
+	while (table->slots[i])
+		i = (i + 1) & (table->n_slots - 1);
+	table->slots[i] = item;
+	table->n++;
+}
+
+/* The slot that holds this hash, or the free one where it would go. */
+static size_t probe(const struct map_table *table, uint64_t mixed, const struct digest *digest)
+{
+	size_t i = home(table, mixed);
+
+	while (table->slots[i] && memcmp(table->slots[i]->hash, digest->hash, DIGEST_HASH_SIZE) != 0)
+		i = (i + 1) & (table->n_slots - 1);
+	return i;
+}
+
+static struct map_table *table_new(unsigned depth, uint32_t n_slots)
+{
+	struct map_table *table = xcalloc(1, sizeof(*table) + n_slots * sizeof(table->slots[0]));
+
+	table->depth = depth;
+	table->n_slots = n_slots;
+	return table;
+}
+
+/* ---- the directory ---- */
+
+/* Which entry of the directory. */
+static size_t entry_of(const struct map *map, uint64_t mixed)
+{
+	return map->depth ? (size_t)(mixed >> (64 - map->depth)) : 0;
+}
+
+static void double_directory(struct map *map)
+{
+	size_t n = (size_t)1 << map->depth;
+	struct map_table **directory = xreallocarray(NULL, 2 * n, sizeof(struct map_table *));
+
+	for (size_t i = 0; i < n; i++)
+		directory[2 * i] = directory[2 * i + 1] = map->directory[i];
+	free(map->directory);
+	map->directory = directory;
+	map->depth++;
+	assert(map->depth < 48);
+}
+
+/* Let the upper half of a table's entries lead to another. */
+static void redirect(struct map *map, size_t entry, const struct map_table *table, struct map_table *upper)
+{
+	size_t n_entries = (size_t)1 << (map->depth - table->depth);
+	size_t first = entry & ~(n_entries - 1);
+
+	for (size_t i = first + n_entries / 2; i < first + n_entries; i++)
+		map->directory[i] = upper;
+}
+
+static struct map_table *add_table(struct map *map, unsigned depth, uint32_t n_slots)
+{
+	map->tables = xgrow(map->tables, map->n_tables, &map->tables_capacity, sizeof(struct map_table *));
+	return map->tables[map->n_tables++] = table_new(depth, n_slots);
+}
+
+/* The only table of a small map makes way for one of twice the slots. */
+static void grow(struct map *map)
+{
+	struct map_table *old = map->tables[0];
+	struct map_table *table = table_new(0, old->n_slots * 2);
+
+	for (uint32_t i = 0; i < old->n_slots; i++)
+		if (old->slots[i])
+			insert(table, mix(map, old->slots[i]), old->slots[i]);
+	map->tables[0] = map->directory[0] = table;
+	free(old);
+}
+
+/* Half of what is in a table, by the next bit, moves to a new one. */
+static void split(struct map *map, size_t entry)
+{
+	struct map_table *table = map->directory[entry], *upper;
+	struct digest *all[MAP_TABLE_SLOTS];
+
+	if (table->depth == map->depth) {
+		double_directory(map);
+		entry *= 2;
+	}
+	upper = add_table(map, table->depth + 1, MAP_TABLE_SLOTS);
+	redirect(map, entry, table, upper);
+	memcpy(all, table->slots, sizeof(all));
+	memset(table->slots, 0, sizeof(all));
+	table->n = 0;
+	table->depth++;
+	for (size_t i = 0; i < MAP_TABLE_SLOTS; i++) {
+		uint64_t mixed = all[i] ? mix(map, all[i]) : 0;
+
+		if (all[i])
+			insert(mixed >> (64 - table->depth) & 1 ? upper : table, mixed, all[i]);
+	}
+}
+
+static void make_room(struct map *map, size_t entry)
+{
+	if (map->directory[entry]->n_slots < MAP_TABLE_SLOTS)
+		grow(map);
+	else
+		split(map, entry);
+}
+
+/* ---- the map ---- */
 
 /* A multiplication by an odd number loses nothing, and by a secret one tells nothing. */
 struct digest map_key(const struct map *map, const struct digest *digest, uint64_t number)
@@ -56,76 +186,83 @@ struct digest map_key(const struct map *map, const struct digest *digest, uint64
 	return key;
 }
 
-/* The slot that holds this hash, or the free one where it would go. */
-static size_t probe(const struct map *map, const struct digest *digest)
+void map_reserve(struct map *map, size_t n)
 {
-	size_t i = home(map, digest);
+	size_t n_tables = 1;
 
-	while (map->slots[i] && memcmp(map->slots[i]->hash, digest->hash, DIGEST_HASH_SIZE) != 0)
-		i = (i + 1) & (map->capacity - 1);
-	return i;
+	assert(!map->n && !map->n_tables);
+	if (n < SLOTS_MIN)
+		return;
+	/* Half full on the average, so that hardly any has to be split. */
+	while (n_tables * MAP_TABLE_SLOTS / 2 < n) {
+		n_tables *= 2;
+		map->depth++;
+	}
+	map->directory = xreallocarray(NULL, n_tables, sizeof(struct map_table *));
+	for (size_t i = 0; i < n_tables; i++)
+		map->directory[i] = add_table(map, map->depth, MAP_TABLE_SLOTS);
 }
 
 void *map_find(const struct map *map, const struct digest *digest)
 {
-	return map->capacity ? map->slots[probe(map, digest)] : NULL;
-}
+	uint64_t mixed = mix(map, digest);
+	const struct map_table *table;
 
-/* Put in what is known not to be there: the first free slot will do, without a look at the others' hashes. */
-static void insert(struct map *map, struct digest *item)
-{
-	size_t i = home(map, item);
-
-	while (map->slots[i])
-		i = (i + 1) & (map->capacity - 1);
-	map->slots[i] = item;
-}
-
-static void resize(struct map *map, size_t capacity)
-{
-	struct map old = *map;
-
-	map->slots = xcalloc(capacity, sizeof(*map->slots));
-	map->capacity = capacity;
-	for (size_t i = 0; i < old.capacity; i++)
-		if (old.slots[i])
-			insert(map, old.slots[i]);
-	free(old.slots);
-}
-
-void map_reserve(struct map *map, size_t n)
-{
-	size_t capacity = map->capacity ? map->capacity : CAPACITY_MIN;
-
-	while (capacity / 4 * 3 < n)
-		capacity *= 2;
-	if (capacity != map->capacity)
-		resize(map, capacity);
+	if (!map->n)
+		return NULL;
+	table = map->directory[entry_of(map, mixed)];
+	return table->slots[probe(table, mixed, digest)];
 }
 
 void map_add(struct map *map, struct digest *item)
 {
-	map_reserve(map, map->n + 1);
-	insert(map, item);
+	uint64_t mixed = mix(map, item);
+	struct map_table *table;
+
+	if (!map->directory) {
+		map->directory = xreallocarray(NULL, 1, sizeof(struct map_table *));
+		map->directory[0] = add_table(map, 0, SLOTS_MIN);
+	}
+	/* More than once only if all that was in a table went to the same half. */
+	for (;;) {
+		table = map->directory[entry_of(map, mixed)];
+		if (table->n < table->n_slots / 4 * 3)
+			break;
+		make_room(map, entry_of(map, mixed));
+	}
+	insert(table, mixed, item);
 	map->n++;
 }
 
 void map_remove(struct map *map, const struct digest *item)
 {
-	size_t mask = map->capacity - 1, hole, i;
+	uint64_t mixed = mix(map, item);
+	struct map_table *table;
+	size_t mask, hole, i;
 
-	assert(map->capacity);
-	hole = probe(map, item);
-	assert(map->slots[hole] == item);
+	assert(map->n);
+	table = map->directory[entry_of(map, mixed)];
+	mask = table->n_slots - 1;
+	hole = probe(table, mixed, item);
+	assert(table->slots[hole] == item);
 	map->n--;
+	table->n--;
 	/* Whoever was pushed past the hole moves back into it, and leaves the next one. */
-	for (i = (hole + 1) & mask; map->slots[i]; i = (i + 1) & mask) {
-		size_t want = home(map, map->slots[i]);
+	for (i = (hole + 1) & mask; table->slots[i]; i = (i + 1) & mask) {
+		size_t want = home(table, mix(map, table->slots[i]));
 
 		if (((i - want) & mask) >= ((i - hole) & mask)) {
-			map->slots[hole] = map->slots[i];
+			table->slots[hole] = table->slots[i];
 			hole = i;
 		}
 	}
-	map->slots[hole] = NULL;
+	table->slots[hole] = NULL;
+}
+
+void *map_slot(const struct map *map, size_t i)
+{
+	const struct map_table *table = map->tables[i / MAP_TABLE_SLOTS];
+
+	i %= MAP_TABLE_SLOTS;
+	return i < table->n_slots ? table->slots[i] : NULL;
 }

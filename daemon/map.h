@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Map: structs by the hash of their digest, in one flat table of pointers.
+ * Map: structs by the hash of their digest, in tables of pointers.
  *
  * What is kept begins with a struct digest. Whoever may name digests, and so may make them up, must not
- * choose the slots: these follow from the whole hash and the table's secrets. Linear probing, at most three
- * quarters full; deleting moves the followers back, so there are no tombstones.
+ * choose the slots: these follow from the whole hash and the map's secrets.
+ *
+ * A map is many small tables (extendible hashing): the top bits of a mixed hash choose one, by way of a
+ * directory, the low ones a slot in it. A table that is three quarters full is split in two, and no other is
+ * touched. So no add takes longer than that of a thousand pointers, however large the map is, where a single
+ * table would keep the loop for tens of milliseconds when it grows at a million. In a table: linear probing;
+ * deleting moves the followers back, so there are no tombstones.
  *
  * Borrows what it keeps. Not locked: the owner's thread only.
  */
@@ -16,9 +21,16 @@
 
 #include "common/digest.h"
 
+enum { MAP_TABLE_SLOTS = 1024 };
+
+struct map_table;
+
 struct map {
-	struct digest **slots; /* NULL where free */
-	size_t n, capacity;    /* in use; slots, a power of two or 0 */
+	size_t n;                     /* what is in it */
+	struct map_table **directory; /* 2^depth; several neighbours may be the same table */
+	unsigned depth;
+	struct map_table **tables; /* each once, for walks: the oldest first */
+	size_t n_tables, tables_capacity;
 	uint64_t secrets[5];
 };
 
@@ -32,19 +44,24 @@ struct digest map_key(const struct map *map, const struct digest *digest, uint64
 /* What has this hash (sizes are not compared), or NULL. */
 void *map_find(const struct map *map, const struct digest *digest);
 
-/* Add a struct whose hash is not there yet. Amortized constant; now and then as long as the table. */
+/* Add a struct whose hash is not there yet. */
 void map_add(struct map *map, struct digest *item);
 
-/* Make room for n items at once. */
+/* Make room for n items in a map that is empty: then they are added without splitting. */
 void map_reserve(struct map *map, size_t n);
 
 /* Remove a struct that is there. */
 void map_remove(struct map *map, const struct digest *item);
 
-/* What is in the slot, for a walk over 0 to capacity - 1; NULL where free. */
-static inline void *map_slot(const struct map *map, size_t i)
+/*
+ * What is in the slot, for a walk over 0 to map_end() - 1; NULL where free. What is added on the way may move
+ * others to higher slots and lengthen the walk; what is removed may move others to lower ones.
+ */
+void *map_slot(const struct map *map, size_t i);
+
+static inline size_t map_end(const struct map *map)
 {
-	return map->slots[i];
+	return map->n_tables * MAP_TABLE_SLOTS;
 }
 
 #endif

@@ -126,7 +126,7 @@ void nodes_free(struct nodes *nodes)
 	assert(!nodes->n_references && !nodes->n_waiting);
 	while ((l = list_pop(&nodes->dying)))
 		node_free(LIST_ENTRY(l, struct node_inner, link));
-	for (size_t i = 0; i < nodes->map.capacity; i++)
+	for (size_t i = 0; i < map_end(&nodes->map); i++)
 		node_free(map_slot(&nodes->map, i));
 	map_fini(&nodes->map);
 	list_remove(&nodes->slice.link);

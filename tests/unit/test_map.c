@@ -28,7 +28,7 @@ static void check_all(const struct map *map, struct thing *things, size_t n)
 		n_in += things[i].is_in;
 	}
 	ck_assert_uint_eq(n_wrong, 0);
-	for (size_t i = 0; i < map->capacity; i++)
+	for (size_t i = 0; i < map_end(map); i++)
 		n_seen += map_slot(map, i) != NULL;
 	ck_assert_uint_eq(map->n, n_in);
 	ck_assert_uint_eq(n_seen, n_in);
@@ -87,7 +87,6 @@ START_TEST(removing_leaves_all_others_findable_at_every_step)
 			map_add(&map, &things[i].digest);
 			things[i].is_in = true;
 		}
-		ck_assert_uint_eq(map.capacity, 128);
 		for (size_t i = 0; i < N; i++) {
 			map_remove(&map, &things[i].digest);
 			things[i].is_in = false;
@@ -100,19 +99,49 @@ END_TEST
 
 START_TEST(a_reserved_map_does_not_grow_until_it_holds_that_many)
 {
-	enum { N = 5000 };
+	enum { N = 50000 };
 	static struct thing things[N];
-	struct digest **slots;
 	struct map map;
+	size_t end;
 
 	make_things(things, N);
 	map_init(&map);
 	map_reserve(&map, N);
-	slots = map.slots;
-	for (size_t i = 0; i < N; i++)
+	end = map_end(&map);
+	for (size_t i = 0; i < N; i++) {
 		map_add(&map, &things[i].digest);
-	ck_assert_ptr_eq(map.slots, slots);
-	ck_assert_uint_le(map.n, map.capacity / 4 * 3);
+		things[i].is_in = true;
+	}
+	ck_assert_uint_eq(map_end(&map), end);
+	check_all(&map, things, N);
+	map_fini(&map);
+}
+END_TEST
+
+/* What the loop does for one add must not grow with the map. */
+START_TEST(a_map_grows_one_table_at_a_time)
+{
+	enum { N = 100000 };
+	static struct thing things[N];
+	size_t end = 0, n_most = 0;
+	struct map map;
+
+	make_things(things, N);
+	map_init(&map);
+	for (size_t i = 0; i < N; i++) {
+		map_add(&map, &things[i].digest);
+		things[i].is_in = true;
+		if (i && map_end(&map) - end > n_most)
+			n_most = map_end(&map) - end;
+		end = map_end(&map);
+	}
+	ck_assert_uint_eq(n_most, MAP_TABLE_SLOTS);
+	check_all(&map, things, N);
+	for (size_t i = 0; i < N; i += 3) {
+		map_remove(&map, &things[i].digest);
+		things[i].is_in = false;
+	}
+	check_all(&map, things, N);
 	map_fini(&map);
 }
 END_TEST
@@ -146,8 +175,7 @@ START_TEST(two_maps_keep_the_same_things_in_different_slots)
 		map_add(&a, &things[i].digest);
 		map_add(&b, &things[i].digest);
 	}
-	ck_assert_uint_eq(a.capacity, b.capacity);
-	for (size_t i = 0; i < a.capacity; i++)
+	for (size_t i = 0; i < map_end(&a) && i < map_end(&b); i++)
 		n_same += map_slot(&a, i) && map_slot(&a, i) == map_slot(&b, i);
 	ck_assert_uint_lt(n_same, N / 2);
 	map_fini(&a);
@@ -159,8 +187,8 @@ static size_t longest_run(const struct map *map)
 {
 	size_t run = 0, longest = 0;
 
-	for (size_t i = 0; i < 2 * map->capacity; i++) { /* twice, for one that goes round */
-		run = map_slot(map, i & (map->capacity - 1)) ? run + 1 : 0;
+	for (size_t i = 0; i < 2 * map_end(map); i++) { /* twice, for one that goes round */
+		run = map_slot(map, i % map_end(map)) ? run + 1 : 0;
 		longest = run > longest ? run : longest;
 	}
 	return longest;
@@ -217,7 +245,7 @@ END_TEST
 UNIT_MAIN("map", an_empty_map_finds_nothing,
 	  map_keeps_every_entry_through_ten_thousand_random_adds_and_removes,
 	  removing_leaves_all_others_findable_at_every_step,
-	  a_reserved_map_does_not_grow_until_it_holds_that_many,
+	  a_reserved_map_does_not_grow_until_it_holds_that_many, a_map_grows_one_table_at_a_time,
 	  digests_of_one_hash_and_two_sizes_are_one_key, two_maps_keep_the_same_things_in_different_slots,
 	  digests_that_differ_in_two_bytes_are_spread_as_any_others,
 	  a_digest_has_another_key_with_each_number)
