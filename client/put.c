@@ -2,6 +2,9 @@
 /*
  * dircache_put_path: walk, open, and send what was opened, in batches; several of them are on their way at
  * once, so that the daemon hashes while we open. Nothing is read or hashed here.
+ *
+ * What will not fit into the room that the daemon has now makes it evict other things, and it wants to know
+ * how much there is to come (PROTOCOL.md, `put`). That takes a walk of its own, which is made only then.
  */
 #include "client/dircache.h"
 
@@ -21,6 +24,7 @@ enum {
 	BATCH_ENTRIES = 1024,
 	BATCH_BYTES = 64 << 10, /* of names and targets */
 	WINDOW = 4,             /* batches unanswered. Every one of their files is open in the daemon */
+	BLOCK = 4096,           /* sizes are rounded up to it */
 };
 
 /* Names and targets lie one after another in the batch's text, terminated. */
@@ -40,10 +44,14 @@ struct batch {
 
 struct put {
 	struct dircache *dc;
-	uint64_t number; /* on this connection */
-	unsigned n_open; /* batches sent and not answered */
-	bool over;       /* the daemon said so */
-	bool single;     /* a file, not a tree */
+	uint64_t number;         /* on this connection */
+	unsigned n_open;         /* batches sent and not answered */
+	bool over;               /* the daemon said so */
+	bool single;             /* a file, not a tree */
+	int root;                /* the tree's, once more, or -1 */
+	uint64_t room;           /* what the daemon has without evicting anything */
+	uint64_t bytes;          /* of what was added, rounded */
+	uint64_t expected, told; /* bytes in all, and what the daemon was told of that; 0: not known */
 	struct dircache_progress done;
 	struct batch batch;
 };
@@ -63,6 +71,8 @@ static void put_free(struct put *put)
 	if (!put)
 		return;
 	close_all(put->batch.fds, put->batch.n_fds);
+	if (put->root >= 0)
+		(void)close(put->root);
 	free(put->batch.text);
 	free(put);
 }
@@ -73,13 +83,20 @@ DEFINE_AUTO(put);
 
 static int put_begin(struct put *put, struct err *err)
 {
-	static const struct wire_field fields[] = { { "put", WIRE_UINT, true, 0, 0 } };
+	static const struct wire_field fields[] = {
+		{ "put", WIRE_UINT, true, offsetof(struct put, number), 0 },
+		{ "room", WIRE_UINT, false, offsetof(struct put, room), 0 },
+	};
+	struct wire_out *out = connection_request(put->dc, "put", 1 + (put->expected > 0));
 	int r;
 
-	wire_put_text(connection_request(put->dc, "put", 1), "step", "begin");
+	wire_put_text(out, "step", "begin");
+	if (put->expected)
+		wire_put_uint(out, "bytes", put->expected);
+	put->told = put->expected;
 	if ((r = connection_call(put->dc, -1, err)) < 0)
 		return r;
-	return connection_decode(put->dc, fields, 1, &put->number, "put", err);
+	return connection_decode(put->dc, fields, N_ELEMENTS(fields), put, "put", err);
 }
 
 /* An answer to any of the batches on their way. */
@@ -132,11 +149,14 @@ static void write_single(struct wire_out *out)
 
 static void write_batch(struct put *put)
 {
-	struct wire_out *out = connection_request(put->dc, "put", 4);
+	struct wire_out *out = connection_request(put->dc, "put", 4 + (put->told != put->expected));
 	size_t n_fds = 0;
 
 	wire_put_text(out, "step", "entries");
 	wire_put_uint(out, "put", put->number);
+	if (put->told != put->expected)
+		wire_put_uint(out, "bytes", put->expected);
+	put->told = put->expected;
 	wire_put_uint(out, "fds", put->batch.n_fds);
 	wire_text(out, "entries");
 	wire_array(out, put->batch.n_entries);
@@ -207,6 +227,40 @@ static bool is_full(const struct batch *batch)
 	return batch->n_entries == BATCH_ENTRIES || batch->n_fds == BATCH_FILES || batch->len >= BATCH_BYTES;
 }
 
+static uint64_t rounded(uint64_t size)
+{
+	return size + (BLOCK - size % BLOCK) % BLOCK;
+}
+
+/* What all files of the tree take. What cannot be looked at is told of when it cannot be stored, either. */
+static uint64_t measure(const struct put *put)
+{
+	AUTO(walk) walk = NULL;
+	int root = openat(put->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct walk_entry entry;
+	uint64_t bytes = 0;
+
+	if (root < 0)
+		return put->bytes;
+	walk = walk_new(root, "");
+	walk_for_sizes(walk);
+	while (walk_next(walk, &entry, NULL) > 0)
+		bytes += entry.type == WALK_FILE ? rounded(entry.size) : 0;
+	return bytes > put->bytes ? bytes : put->bytes;
+}
+
+/* See whether there is room for one more file; when there is not, find out how much is needed in all. */
+static void count_file(struct put *put, int fd)
+{
+	struct stat st;
+
+	if (put->room == UINT64_MAX || put->expected || fstat(fd, &st) < 0)
+		return;
+	put->bytes += rounded((uint64_t)st.st_size);
+	if (put->bytes > put->room)
+		put->expected = measure(put);
+}
+
 static int add_entry(struct put *put, const struct walk_entry *from, struct err *err)
 {
 	struct batch *batch = &put->batch;
@@ -219,6 +273,7 @@ static int add_entry(struct put *put, const struct walk_entry *from, struct err 
 	if (from->type == WALK_FILE) {
 		batch->fds[batch->n_fds++] = from->fd;
 		put->done.files++;
+		count_file(put, from->fd);
 	}
 	return is_full(batch) ? flush(put, err) : 0;
 }
@@ -250,9 +305,10 @@ static int add_tree(struct put *put, int root, const char *path, struct err *err
 /* ---- from path to digest ---- */
 
 /* Looked at before it is opened: opening a device may do something. */
-static int open_path(const char *path, bool *tree, struct err *err)
+static int open_path(const char *path, struct put *put, struct err *err)
 {
 	struct stat st;
+	bool tree;
 	int fd;
 
 	if (stat(path, &st) < 0) {
@@ -260,11 +316,16 @@ static int open_path(const char *path, bool *tree, struct err *err)
 			return err_set(err, ERR_FAILED_PRECONDITION, "'%s' does not exist", path);
 		return err_errno(err, -errno, "looking at '%s'", path);
 	}
-	*tree = S_ISDIR(st.st_mode);
-	if (!*tree && !S_ISREG(st.st_mode))
+	tree = S_ISDIR(st.st_mode);
+	if (!tree && !S_ISREG(st.st_mode))
 		return err_set(err, ERR_INVALID_ARGUMENT, "'%s' is %s, which cannot be stored", path,
 			       walk_special_text(st.st_mode));
-	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (*tree ? O_DIRECTORY : 0));
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (tree ? O_DIRECTORY : 0));
+	put->single = !tree;
+	if (!tree)
+		put->expected = rounded((uint64_t)st.st_size);
+	else if (fd >= 0)
+		put->root = fcntl(fd, F_DUPFD_CLOEXEC, 0); /* the walk closes its own */
 	return fd >= 0 ? fd : err_errno(err, -errno, "opening '%s'", path);
 }
 
@@ -331,13 +392,13 @@ static int put_path(struct dircache *dc, const char *path, const char *tag, stru
 {
 	AUTO(put) put = xcalloc(1, sizeof(*put));
 	AUTO_CLOSE int fd = -1;
-	bool tree = false;
 	int r;
 
-	if ((fd = open_path(path, &tree, err)) < 0)
-		return fd;
+	put->root = -1;
+	put->room = UINT64_MAX;
 	put->dc = dc;
-	put->single = !tree;
+	if ((fd = open_path(path, put, err)) < 0)
+		return fd;
 	if ((r = put_begin(put, err)) < 0)
 		return r;
 	if ((r = add_path(put, TAKE_FD(fd), path, err)) == 0 && (r = flush(put, err)) == 0 &&

@@ -34,6 +34,7 @@ struct walk {
 	struct level *levels;
 	size_t n_levels, levels_capacity;
 	uint64_t n_directories; /* returned */
+	bool for_sizes;
 
 	/* The deepest level is read, as long as it has entries: */
 	bool reading;
@@ -74,6 +75,11 @@ struct walk *walk_new(int root, const char *path)
 	walk->buf = xmalloc(READ_SIZE);
 	push(walk, root, 0);
 	return walk;
+}
+
+void walk_for_sizes(struct walk *walk)
+{
+	walk->for_sizes = true;
 }
 
 void walk_free(struct walk *walk)
@@ -181,6 +187,17 @@ static int open_file(struct walk *walk, struct walk_entry *entry, struct err *er
 	return fail(walk, -errno, "opening", entry->name, err);
 }
 
+static int measure_file(struct walk *walk, struct walk_entry *entry, struct err *err)
+{
+	struct stat st;
+
+	if (fstatat(top(walk)->fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return fail(walk, -errno, "looking at", entry->name, err);
+	entry->type = WALK_FILE;
+	entry->size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+	return 1;
+}
+
 static int read_link(struct walk *walk, struct walk_entry *entry, struct err *err)
 {
 	ssize_t n = readlinkat(top(walk)->fd, entry->name, walk->target, sizeof(walk->target));
@@ -238,7 +255,7 @@ static int take_record(struct walk *walk, struct walk_entry *entry, struct err *
 	*entry = (struct walk_entry){ .parent = top(walk)->number, .name = record(walk)->d_name, .fd = -1 };
 	switch (type) {
 	case DT_REG:
-		return open_file(walk, entry, err);
+		return walk->for_sizes ? measure_file(walk, entry, err) : open_file(walk, entry, err);
 	case DT_DIR:
 		return add_subdirectory(walk, entry);
 	case DT_LNK:

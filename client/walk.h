@@ -31,6 +31,7 @@ struct walk_entry {
 	const char *name;   /* until the next call */
 	const char *target; /* symlink: until the next call */
 	int fd;             /* file: the caller's from now on */
+	uint64_t size;      /* file: only where sizes are asked for instead */
 };
 
 /**
@@ -42,6 +43,9 @@ struct walk_entry {
 struct walk *walk_new(int root, const char *path);
 void walk_free(struct walk *walk);
 DEFINE_AUTO(walk);
+
+/* Before the first entry: look at files' sizes instead of opening them. */
+void walk_for_sizes(struct walk *walk);
 
 /**
  * Go on to the next entry. A directory is returned before what is in it.
