@@ -26,6 +26,7 @@ static struct cache cache;
 static char store_path[64];
 static int out = -1; /* a folder beside the store, for targets */
 static struct err err;
+static struct space_limits space_limits; /* of the caches that are opened; none */
 
 /* ---- the loop ---- */
 
@@ -107,7 +108,12 @@ static inline void on_cache_loaded(void *ctx, int r, const struct err *why)
 
 static inline void open_cache(void)
 {
-	struct cache_config config = { .store = store_path, .n_workers = 4, .limits = tree_default_limits };
+	struct cache_config config = {
+		.store = store_path,
+		.n_workers = 4,
+		.limits = tree_default_limits,
+		.space = space_limits,
+	};
 	char out_path[80];
 
 	(void)umask(0);
