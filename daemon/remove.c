@@ -24,6 +24,7 @@ struct removal {
 
 	/* In. */
 	struct staging *staging;
+	struct mount *mount;
 	int store_fd;
 	struct target target; /* folder, name */
 	char hidden[STAGING_NAME_SIZE];
@@ -70,12 +71,33 @@ static int is_above(const struct stat *above, int below)
 /* Is it the store, above it, or inside it? Return: 1, 0, or a negative errno. */
 static int touches_store(const struct removal *removal, const struct stat *st)
 {
+	AUTO_CLOSE int folder = disk_openat(removal->target.folder, ".", O_PATH | O_DIRECTORY, 0);
 	struct stat store;
-	int r = is_above(st, removal->store_fd);
+	int r = folder < 0 ? folder : is_above(st, removal->store_fd);
 
 	if (r == 0)
 		r = disk_fstat(removal->store_fd, &store);
-	return r ? r : is_above(&store, removal->target.folder);
+	if (r != 0)
+		return r;
+	(void)mount_enter(removal->mount,
+			  &folder); /* above a bind mount of what is inside, there is no store */
+	return is_above(&store, folder);
+}
+
+static int refuse_mount_point(struct removal *removal)
+{
+	return err_set(&removal->err, ERR_FAILED_PRECONDITION, "removing '%s': it is a mount point",
+		       removal->target.name);
+}
+
+/* What the client has mounted in a namespace of its own is one to it alone: rename(2) would not mind. */
+static bool is_mount_point(const struct removal *removal)
+{
+	struct statx st;
+
+	return disk_statx(removal->target.folder, removal->target.name, AT_SYMLINK_NOFOLLOW, STATX_TYPE,
+			  &st) == 0 &&
+	       st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
 }
 
 static int check(struct removal *removal)
@@ -92,6 +114,8 @@ static int check(struct removal *removal)
 	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
 		return err_set(&removal->err, ERR_FAILED_PRECONDITION,
 			       "removing '%s': it is neither a directory nor a regular file", name);
+	if (is_mount_point(removal))
+		return refuse_mount_point(removal);
 	r = touches_store(removal, &st);
 	if (r > 0)
 		return err_set(&removal->err, ERR_FAILED_PRECONDITION,
@@ -112,8 +136,7 @@ static int hide(struct removal *removal)
 		return 0;
 	staging_end(removal->staging, removal->hidden);
 	if (r == -EBUSY)
-		return err_set(&removal->err, ERR_FAILED_PRECONDITION, "removing '%s': it is a mount point",
-			       name);
+		return refuse_mount_point(removal);
 	return err_errno(&removal->err, r, "removing '%s'", name);
 }
 
@@ -175,6 +198,7 @@ static void on_place(struct request *request, int r, const struct place *place, 
 	}
 	removal = xcalloc(1, sizeof(*removal));
 	removal->staging = cache->staging;
+	removal->mount = cache->mount;
 	removal->store_fd = cache->store_fd;
 	removal->request = request;
 	removal->queue = pool_queue_new(cache->pool);

@@ -71,6 +71,12 @@ tell() { # WHO
 		dircache --json materialize "$tree" "$real/4"
 	check "$1: which nobody else sees" absent "$real/4"
 	check "$1: nothing is left beside the targets" no_litter "$out"
+
+	check "$1: a tree is removed by a bind mount" "${as[@]}" dircache remove "$out/bound/deep er/1"
+	check "$1: it is gone" absent "$real/deep er/1"
+	check "$1: what the client has mounted is not removed" says 'is a mount point' exits 1 with_mounts \
+		"mount --bind '$dir/src/sub' '$real/2'" dircache remove "$real/2"
+	check "$1: and what is below it is as it was" same_tree "$dir/src" "$real/2"
 }
 
 blob_digest=$(digest_of "$dir/src/a")
@@ -81,6 +87,9 @@ tree=$(dircache put "$dir/src")
 check 'root: a bind mount that only the client sees is found by its handle' linked 3 \
 	with_mounts "mount --bind '$out/real' '$dir/src'" dircache --json materialize "$tree" "$dir/src/5"
 check 'root: the tree is where it leads to' test -f "$out/real/5/a"
+check 'root: the inside of the store is not removed by such a one' says 'is the store' exits 1 \
+	with_mounts "mount --bind '$store/blobs' '$dir/src'" dircache remove "$dir/src/${blob_digest:0:2}"
+check 'root: and is still there' test -f "$(blob_path blobs "$blob_digest")"
 check 'the daemon of root stops' stop_daemon
 
 # ---- as an ordinary user ----
@@ -89,7 +98,7 @@ chmod 711 "$dir"
 mkdir "$dir/n"
 chown 65534:65534 "$dir/n" "$out" "$out"/real{,/deep\ er}
 if nobody_can "$dir/n"; then
-	rm -rf "$out/real/"{1,2,5,file,deep\ er/1,deep\ er/2,mounted}
+	rm -rf "$out/real/"{1,2,5,file,deep\ er/2,mounted}
 	as=("${as_nobody[@]}")
 	daemon_as=("${as_nobody[@]}")
 	store=$dir/n/store
