@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/candidates.h"
 
+#include <string.h>
+
 #include "common/alloc.h"
 
 enum {
@@ -11,9 +13,14 @@ enum {
 
 /* ---- heaps: youngest_first says which way round ---- */
 
+/* What a tree gives back was used at one time; the hash makes the order one that a dry run can foretell. */
 static bool comes_before(const struct candidate *a, const struct candidate *b, bool youngest_first)
 {
-	return youngest_first ? a->used > b->used : a->used < b->used;
+	const struct candidate *older = youngest_first ? b : a, *younger = youngest_first ? a : b;
+
+	if (older->used != younger->used)
+		return older->used < younger->used;
+	return memcmp(older->digest.hash, younger->digest.hash, DIGEST_HASH_SIZE) < 0;
 }
 
 static void swap(struct candidate *a, struct candidate *b)

@@ -64,10 +64,10 @@ static void execute(struct evict_batch *batch, struct condemned *blob)
 	const struct digest *digest = &blob->row.digest;
 
 	blob->kinds = blob->row.kinds;
-	blob->freed = freed_by(batch, &blob->row);
-	if ((batch->must_free && !blob->freed) || !claims_execute(batch->claims, digest))
+	if (!claims_execute(batch->claims, digest))
 		return;
-	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
+	blob->freed = freed_by(batch, &blob->row);
+	for (unsigned kind = 0; kind < BLOB_KINDS && (blob->freed || !batch->must_free); kind++)
 		if (blob->kinds & 1u << kind && blob_discard(batch->store, digest, kind, &batch->err) >= 0)
 			blob->kinds &= (uint8_t) ~(1u << kind);
 	claims_executed(batch->claims, digest);

@@ -259,14 +259,14 @@ static bool run_step(struct slice *slice)
 		return wait_for_trees(evict, &goal);
 	if (!evict->running)
 		begin(evict);
+	if (!evict->measured) { /* much of what is known since the last time is a guess */
+		evict_measure(evict);
+		return false;
+	}
 	if (candidates_step(&evict->candidates, evict->parts.catalog))
 		return true;
 	if (!goal.bytes)
 		return wind_up(evict);
-	if (goal.must_free && !evict->measured) {
-		evict_measure(evict);
-		return false;
-	}
 	return evict->n_batches < EVICT_BATCHES_MAX && choose(evict, &goal);
 }
 

@@ -11,7 +11,11 @@
 enum {
 	HIGH_PERCENT = 95, /* of the cap */
 	LOW_PERCENT = 90,
-	BLOB_OVERHEAD = 512, /* a name in its folder (80), a row in two B-trees (200), the same in the WAL */
+	/*
+	 * A new folder or a block more for one; a page of the index for the row, and its like in the WAL with
+	 * one above it. Seldom all of them, but a cap that is small is passed by what is not foreseen.
+	 */
+	BLOB_OVERHEAD = 4 * 4096,
 };
 
 struct space {

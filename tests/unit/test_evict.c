@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/daemon.h"
+
+/* Trees are made of files of so many bytes; on disk, where a block is 4096 bytes or less, they take as many.
+ */
+enum { SIZE = 25 * 4096 };
+
+static struct draft draft;
+
+static struct digest store_file(char fill)
+{
+	static char bytes[SIZE];
+
+	memset(bytes, fill, sizeof(bytes));
+	return store_bytes(bytes, sizeof(bytes), BLOB_PLAIN, true);
+}
+
+/* A clean stop, after which the index knows all that the catalog does. */
+static void stop_with_index(void)
+{
+	struct index_batch *batch = index_batch_new();
+
+	for (size_t i = 0; i < catalog_end(cache.catalog); i++) {
+		const struct catalog_entry *entry = catalog_at(cache.catalog, i);
+
+		if (entry) {
+			struct index_blob row = catalog_row(entry);
+
+			index_batch_put_blob(batch, &row);
+		}
+	}
+	index_submit(cache.index, batch, NULL, NULL);
+	stop_cache();
+}
+
+/* A cached tree with a file for each letter; used now. */
+static struct digest cache_tree(const char *letters)
+{
+	static char names[256][2];
+	struct digest digest;
+	struct asked asked;
+
+	draft_init(&draft);
+	for (const char *p = letters; *p; p++) {
+		names[(unsigned char)*p][0] = *p;
+		draft_file(&draft, names[(unsigned char)*p], store_file(*p), false);
+	}
+	digest = draft_store(&draft);
+	get_tree(&asked, &digest);
+	ck_assert_int_eq(asked.r, 0);
+	asked_fini(&asked);
+	run_until_idle();
+	return digest;
+}
+
+static void use(const struct digest *digest)
+{
+	struct asked asked;
+
+	get_tree(&asked, digest);
+	ck_assert_int_eq(asked.r, 0);
+	ck_assert_int_eq(asked.request.cache, TREE_HIT);
+	asked_fini(&asked);
+	run_until_idle();
+}
+
+static bool is_cached(const struct digest *digest)
+{
+	if (!trees_hold(cache.trees, digest))
+		return false;
+	trees_unhold(cache.trees, digest);
+	return true;
+}
+
+/* In the catalog and on the disk, or in neither. */
+static bool is_stored(const struct digest *digest)
+{
+	bool is_there = blob_stat(cache.store, digest, BLOB_PLAIN, NULL, NULL) == 0;
+
+	ck_assert_int_eq(catalog_has(cache.catalog, digest, BLOB_PLAIN), is_there);
+	return is_there;
+}
+
+static bool has_file(char fill)
+{
+	static char bytes[SIZE];
+	struct digest digest;
+
+	memset(bytes, fill, sizeof(bytes));
+	hash_bytes(bytes, sizeof(bytes), &digest);
+	return is_stored(&digest);
+}
+
+/* ---- gc ---- */
+
+struct collected {
+	struct evict_gc gc;
+	bool done;
+};
+
+static bool is_measured;
+
+static void on_collected(struct evict_gc *gc)
+{
+	struct collected *collected = CONTAINER_OF(gc, struct collected, gc);
+
+	ck_assert(!collected->done);
+	collected->done = true;
+}
+
+static void begin_gc(struct collected *collected)
+{
+	collected->done = false;
+	collected->gc.max_trees = 100;
+	collected->gc.done = on_collected;
+	evict_gc(cache.evict, &collected->gc);
+	ck_assert(!collected->done);
+}
+
+static void on_measured(struct usage_waiter *waiter, int r, const struct err *why)
+{
+	(void)waiter;
+	(void)why;
+	ck_assert_int_eq(r, 0);
+	is_measured = true;
+}
+
+/* Evict so many bytes, or with dry_run see what would go. */
+static void collect(struct collected *collected, uint64_t bytes, bool dry_run)
+{
+	struct usage_waiter waiter = { .measured = on_measured };
+	uint64_t takes;
+
+	run_until_idle();
+	is_measured = false;
+	usage_measure(cache.usage, &waiter);
+	run_until_set(&is_measured);
+	takes = evict_allocated(cache.evict);
+	*collected = (struct collected){ .gc = { .has_to = true, .dry_run = dry_run } };
+	collected->gc.to = takes > bytes ? takes - bytes : 0;
+	begin_gc(collected);
+	run_until_set(&collected->done);
+}
+
+static void collected_fini(struct collected *collected)
+{
+	free(collected->gc.trees);
+	run_until_idle();
+}
+
+/* Let one file go, or a tree's only one and its Directory. */
+enum { ONE_FILE = 1, ONE_TREE = SIZE + 1, ALL = 1 << 30 };
+
+static void gc(uint64_t bytes)
+{
+	struct collected collected;
+
+	collect(&collected, bytes, false);
+	collected_fini(&collected);
+}
+
+START_TEST(the_least_recently_used_tree_goes_first_and_what_others_need_stays)
+{
+	struct digest one, two, three;
+
+	start_cache();
+	one = cache_tree("as");
+	two = cache_tree("bs");
+	three = cache_tree("cs");
+	use(&one);
+	gc(ONE_TREE);
+	ck_assert(is_cached(&one) && !is_cached(&two) && is_cached(&three));
+	ck_assert(has_file('a') && !has_file('b') && has_file('c') && has_file('s'));
+	ck_assert(is_stored(&one) && !is_stored(&two)); /* the Directories */
+	gc(ONE_TREE);
+	ck_assert(is_cached(&one) && !is_cached(&three));
+	ck_assert(has_file('a') && has_file('s') && !has_file('c'));
+	gc(ALL);
+	ck_assert(!is_cached(&one) && !has_file('a') && !has_file('s'));
+	ck_assert_uint_eq(cache.counters.evicted_trees, 3);
+	ck_assert_uint_eq(cache.counters.evicted_blobs, 7);
+	ck_assert_uint_eq(catalog_totals(cache.catalog).n_blobs, 0);
+	ck_assert_uint_eq(catalog_totals(cache.catalog).leaving, 0);
+	restart_cache();
+	ck_assert_uint_eq(trees_n(cache.trees), 0);
+	ck_assert_uint_eq(catalog_totals(cache.catalog).n_blobs, 0);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(one_clock_orders_trees_and_blobs_that_nobody_holds)
+{
+	struct digest old, young;
+
+	start_cache();
+	(void)store_file('x'); /* before both */
+	old = cache_tree("a");
+	(void)store_file('y'); /* between them */
+	young = cache_tree("b");
+	(void)store_file('z');
+	gc(ONE_FILE);
+	ck_assert(!has_file('x') && is_cached(&old));
+	gc(ONE_TREE);
+	ck_assert(!is_cached(&old) && !has_file('a') && has_file('y'));
+	gc(ONE_FILE);
+	ck_assert(!has_file('y') && is_cached(&young));
+	gc(ONE_TREE);
+	ck_assert(!is_cached(&young) && !has_file('b') && has_file('z'));
+	stop_cache();
+}
+END_TEST
+
+START_TEST(what_is_held_or_tagged_stays)
+{
+	struct digest held, tagged, third, file;
+	struct collected collected;
+
+	start_cache();
+	held = cache_tree("a");
+	tagged = cache_tree("b");
+	file = store_file('t');
+	third = cache_tree("c");
+	ck_assert(tags_load(cache.tags, &(struct index_tag){ .name = "tree", .digest = tagged }));
+	ck_assert(tags_load(cache.tags, &(struct index_tag){ .name = "file", .digest = file }));
+	ck_assert(trees_hold(cache.trees, &held));
+	collect(&collected, ALL, false);
+	ck_assert_uint_eq(collected.gc.n_trees, 1);
+	ck_assert_uint_eq(collected.gc.n_blobs, 2);
+	ck_assert(digest_equal(&collected.gc.trees[0].digest, &third));
+	ck_assert(is_cached(&held) && is_cached(&tagged));
+	ck_assert(has_file('a') && has_file('b') && has_file('t') && !has_file('c'));
+	collected_fini(&collected);
+	trees_unhold(cache.trees, &held);
+	gc(ALL);
+	ck_assert(!is_cached(&held) && is_cached(&tagged));
+	tags_clear(cache.tags);
+	gc(ALL);
+	ck_assert(!is_cached(&tagged) && !has_file('t'));
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_dry_run_changes_nothing_and_says_what_then_goes)
+{
+	struct collected dry, real;
+	struct digest digests[3];
+
+	start_cache();
+	digests[0] = cache_tree("abs");
+	(void)store_file('x');
+	digests[1] = cache_tree("cs");
+	digests[2] = cache_tree("ac");
+	use(&digests[0]);
+	for (uint64_t bytes = 1; bytes < 6 * SIZE; bytes += SIZE) {
+		collect(&dry, bytes, true);
+		collect(&real, 0, true);
+		ck_assert_uint_eq(real.gc.n_trees + real.gc.n_blobs, 0);
+		collected_fini(&real);
+		for (unsigned i = 0; i < N_ELEMENTS(digests); i++)
+			ck_assert(is_cached(&digests[i]));
+		ck_assert(has_file('x'));
+		collected_fini(&dry);
+	}
+	collect(&dry, 5 * SIZE, true);
+	collect(&real, 5 * SIZE, false);
+	ck_assert_uint_ge(real.gc.bytes, 5 * SIZE);
+	ck_assert_uint_eq(real.gc.n_trees, 3);
+	ck_assert_uint_eq(dry.gc.n_trees, real.gc.n_trees);
+	ck_assert_uint_eq(dry.gc.n_blobs, real.gc.n_blobs);
+	ck_assert_uint_eq(dry.gc.bytes, real.gc.bytes);
+	for (size_t i = 0; i < real.gc.n_trees; i++) {
+		ck_assert(digest_equal(&dry.gc.trees[i].digest, &real.gc.trees[i].digest));
+		ck_assert_uint_eq(dry.gc.trees[i].bytes, real.gc.trees[i].bytes);
+		ck_assert_uint_eq(dry.gc.trees[i].used, real.gc.trees[i].used);
+	}
+	collected_fini(&dry);
+	collected_fini(&real);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(without_a_cap_and_a_goal_only_what_nobody_holds_goes)
+{
+	struct collected collected = { 0 };
+	struct digest tree;
+
+	start_cache();
+	(void)store_file('x');
+	tree = cache_tree("a");
+	(void)store_file('y');
+	begin_gc(&collected);
+	run_until_set(&collected.done);
+	ck_assert_uint_eq(collected.gc.n_trees, 0);
+	ck_assert_uint_eq(collected.gc.n_blobs, 2);
+	ck_assert(is_cached(&tree) && has_file('a') && !has_file('x') && !has_file('y'));
+	collected_fini(&collected);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_blob_that_a_worker_relies_on_stays)
+{
+	struct digest file;
+
+	start_cache();
+	file = store_file('x');
+	claims_take(cache.claims, &file);
+	gc(ONE_FILE);
+	ck_assert(is_stored(&file));
+	claims_drop(cache.claims, &file, 1);
+	gc(ONE_FILE);
+	ck_assert(!is_stored(&file));
+	ck_assert_uint_eq(claims_n(cache.claims), 0);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(both_kinds_of_a_blob_go)
+{
+	struct digest file;
+
+	start_cache();
+	file = store_text("both", BLOB_PLAIN);
+	(void)store_text("both", BLOB_EXEC);
+	gc(ONE_FILE);
+	ck_assert(!is_stored(&file));
+	ck_assert_int_eq(blob_stat(cache.store, &file, BLOB_EXEC, NULL, NULL), BLOB_MISSING);
+	ck_assert_uint_eq(cache.counters.evicted_blobs, 1);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_subtree_that_another_tree_has_stays_whole)
+{
+	struct digest below, one, two;
+	struct asked asked;
+
+	start_cache();
+	below = cache_tree("b");
+	draft_init(&draft);
+	draft_file(&draft, "one", store_file('1'), false);
+	draft_directory(&draft, "below", below);
+	one = draft_store(&draft);
+	draft_file(&draft, "two", store_file('2'), false);
+	draft_directory(&draft, "below", below);
+	two = draft_store(&draft);
+	use(&below);
+	get_tree(&asked, &one);
+	asked_fini(&asked);
+	get_tree(&asked, &two);
+	asked_fini(&asked);
+	run_until_idle();
+	gc(ONE_TREE); /* the subtree, as a tree of its own, gives back nothing */
+	ck_assert(!is_cached(&below) && !is_cached(&one) && is_cached(&two));
+	ck_assert(has_file('b') && has_file('2') && is_stored(&below));
+	ck_assert(!has_file('1'));
+	use(&two);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(after_a_start_the_order_of_use_is_as_it_was)
+{
+	struct digest one, two, three;
+
+	start_cache();
+	one = cache_tree("a");
+	two = cache_tree("b");
+	three = cache_tree("c");
+	use(&one);
+	stop_with_index();
+	start_cache();
+	gc(ONE_TREE);
+	ck_assert(is_cached(&one) && !is_cached(&two) && is_cached(&three));
+	gc(ONE_TREE);
+	ck_assert(is_cached(&one) && !is_cached(&three));
+	stop_cache();
+}
+END_TEST
+
+/* What is read in the background after a start holds its blobs before anything may go. */
+START_TEST(nothing_goes_before_all_cached_trees_are_read)
+{
+	struct collected collected = { .gc = { .has_to = true } };
+	struct digest tree;
+
+	start_cache();
+	tree = cache_tree("a");
+	(void)store_file('x');
+	stop_with_index();
+	open_cache();
+	load_cache();
+	ck_assert(tags_load(cache.tags, &(struct index_tag){ .name = "t", .digest = tree }));
+	begin_gc(&collected);
+	run_until_set(&collected.done);
+	ck_assert(trees_may_evict(cache.trees));
+	ck_assert(is_cached(&tree) && has_file('a') && !has_file('x'));
+	collected_fini(&collected);
+	use(&tree);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_gc_can_be_cancelled)
+{
+	struct collected collected = { .gc = { .has_to = true } };
+	struct collected dry = { .gc = { .has_to = true, .dry_run = true } };
+
+	start_cache();
+	(void)cache_tree("abc");
+	begin_gc(&collected);
+	begin_gc(&dry);
+	evict_gc_cancel(&collected.gc);
+	evict_gc_cancel(&dry.gc);
+	run_until_set(&collected.done);
+	run_until_set(&dry.done);
+	ck_assert_uint_eq(collected.gc.n_trees + dry.gc.n_trees, 0);
+	collected_fini(&collected);
+	collected_fini(&dry);
+	stop_cache();
+}
+END_TEST
+
+UNIT_MAIN("evict", the_least_recently_used_tree_goes_first_and_what_others_need_stays,
+	  one_clock_orders_trees_and_blobs_that_nobody_holds, what_is_held_or_tagged_stays,
+	  a_dry_run_changes_nothing_and_says_what_then_goes,
+	  without_a_cap_and_a_goal_only_what_nobody_holds_goes, a_blob_that_a_worker_relies_on_stays,
+	  both_kinds_of_a_blob_go, a_subtree_that_another_tree_has_stays_whole,
+	  after_a_start_the_order_of_use_is_as_it_was, nothing_goes_before_all_cached_trees_are_read,
+	  a_gc_can_be_cancelled)
