@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/path.h"
 #include "daemon/disk.h"
+#include "daemon/reserve.h"
 
 enum { LOAD_STEP = 32 }; /* trees taken in between two looks at the clock */
 
@@ -31,7 +32,7 @@ static int lock_store(struct cache *cache, struct err *err)
 	r = disk_flock(cache->lock_fd, LOCK_EX | LOCK_NB);
 	if (r == -EWOULDBLOCK) {
 		(void)disk_pread(cache->lock_fd, pid, sizeof(pid) - 1, 0);
-		pid[strcspn(pid, "\n")] = '\0';
+		pid[strcspn(pid, " \n")] = '\0';
 		err_set(err, ERR_FAILED_PRECONDITION,
 			"the store '%s' is in use by another dircached, process %s", cache->config.store,
 			*pid ? pid : "unknown");
@@ -39,9 +40,21 @@ static int lock_store(struct cache *cache, struct err *err)
 	}
 	if (r < 0)
 		return err_errno(err, r, "locking the store '%s'", cache->config.store);
-	(void)snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-	r = disk_ftruncate(cache->lock_fd, 0);
-	return r < 0 ? r : disk_write_full(cache->lock_fd, pid, strlen(pid));
+	/* Of one length, so that it needs no new block where the disk is full; and only a courtesy. */
+	(void)snprintf(pid, sizeof(pid), "%-10d\n", (int)getpid());
+	(void)disk_write_full(cache->lock_fd, pid, strlen(pid));
+	return 0;
+}
+
+static int open_blobs(struct cache *cache, struct err *err)
+{
+	cache->store = blob_store_open(cache->store_fd, err);
+	/* A file is made there and deleted; on a full disk the reserve has an inode to give, too. */
+	if (!cache->store && err->code == ERR_NO_SPACE && reserve_give_up(cache->store_fd)) {
+		err_clear(err);
+		cache->store = blob_store_open(cache->store_fd, err);
+	}
+	return cache->store ? 0 : -EIO;
 }
 
 static int open_store(struct cache *cache, struct err *err)
@@ -54,11 +67,8 @@ static int open_store(struct cache *cache, struct err *err)
 	cache->store_fd = disk_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 	if (cache->store_fd < 0)
 		return err_errno(err, cache->store_fd, "opening the store '%s'", path);
-	if ((r = lock_store(cache, err)) < 0)
+	if ((r = lock_store(cache, err)) < 0 || (r = open_blobs(cache, err)) < 0)
 		return r;
-	cache->store = blob_store_open(cache->store_fd, err);
-	if (!cache->store)
-		return -EIO;
 	if ((r = blob_store_is_empty(cache->store, err)) < 0)
 		return r;
 	cache->is_empty = r;

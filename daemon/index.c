@@ -11,7 +11,11 @@
 #include "daemon/index_internal.h"
 #include "daemon/pool.h"
 
-enum { LOST_MAX = 1000000 }; /* changes kept for another try */
+enum {
+	LOST_MAX = 1000000, /* changes kept for another try */
+	CHANGES_MAX =
+		500, /* of a transaction, and one batch more: so many pages may the WAL grow by at once */
+};
 
 /* All batches that waited when the lane was free. */
 struct commit_job {
@@ -177,6 +181,7 @@ static struct index_change *add(struct index_batch *batch, enum index_op op)
 
 	batch->changes = xgrow(batch->changes, batch->n_changes, &batch->capacity, sizeof(*batch->changes));
 	change = &batch->changes[batch->n_changes++];
+	batch->n_drops += op == INDEX_DROP_BLOB || op == INDEX_DROP_TREE || op == INDEX_DROP_TAG;
 	*change = (struct index_change){ .op = op };
 	return change;
 }
@@ -268,6 +273,7 @@ static void keep_lost(struct index *index, struct index_batch *batch)
 
 	if (!lost)
 		lost = index->lost = index_batch_new();
+	lost->n_drops += batch->n_drops;
 	for (size_t i = 0; i < batch->n_changes && lost->n_changes < LOST_MAX; i++) {
 		lost->changes =
 			xgrow(lost->changes, lost->n_changes, &lost->capacity, sizeof(*lost->changes));
@@ -319,6 +325,7 @@ static void on_committed(struct job *job)
 static void commit_waiting(struct index *index)
 {
 	struct commit_job *commit = &index->commit;
+	size_t n_changes = 0;
 	struct list *l;
 
 	if (index->is_committing || list_is_empty(&index->waiting))
@@ -327,8 +334,10 @@ static void commit_waiting(struct index *index)
 		list_append(&commit->batches, &TAKE(index->lost)->link);
 		index->n_pending++;
 	}
-	while ((l = list_pop(&index->waiting)))
+	while (n_changes < CHANGES_MAX && (l = list_pop(&index->waiting))) {
+		n_changes += LIST_ENTRY(l, struct index_batch, link)->n_changes;
 		list_append(&commit->batches, l);
+	}
 	index->is_committing = true;
 	commit->job = (struct job){ .run = run_commit, .done = on_committed };
 	pool_submit(index->queue, &commit->job);

@@ -4,6 +4,11 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "daemon/reserve.h"
+
+/* Of the WAL, 4 KiB each. It grows by as much again at most: the pages of a transaction (index.c). */
+enum { CHECKPOINT_PAGES = 1000 };
+
 static const char *const changes[INDEX_OPS] = {
 	[INDEX_PUT_BLOB] = "INSERT OR REPLACE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
 	[INDEX_DROP_BLOB] = "DELETE FROM blobs WHERE hash = ?1",
@@ -188,11 +193,40 @@ static void fail_all(struct list *batches)
 	}
 }
 
+static bool has_drops(const struct list *batches)
+{
+	list_for_each (l, batches)
+		if (LIST_ENTRY(l, struct index_batch, link)->n_drops)
+			return true;
+	return false;
+}
+
+/* Bring what the WAL holds into the database, so that it begins again at its front, where it has room. */
+static int checkpoint(struct index_db *db)
+{
+	return sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+}
+
+/*
+ * The disk is full. The reserve is for what makes room, so only rows that go have it: what puts could get of
+ * it would be gone for them. Return: may a second attempt come further?
+ */
+static bool make_room(struct index_db *db, const struct list *batches)
+{
+	bool has_given = has_drops(batches) && reserve_give_up(db->folder_fd);
+
+	return checkpoint(db) == SQLITE_OK || has_given;
+}
+
 static int commit_all(struct index_db *db, struct list *batches, struct index_outcome *outcome)
 {
 	struct index_loaded ignored = { 0 };
 	int r = commit(db, batches, NULL, &outcome->damage);
 
+	if (reserve_is_for(r) && make_room(db, batches)) {
+		err_clear(&outcome->damage);
+		r = commit(db, batches, NULL, &outcome->damage);
+	}
 	if (r != -EUCLEAN) {
 		err_clear(&outcome->damage);
 		return r;
@@ -206,10 +240,18 @@ static int commit_all(struct index_db *db, struct list *batches, struct index_ou
 
 void index_db_commit(struct index_db *db, struct list *batches, struct index_outcome *outcome)
 {
-	if (!db || !db->handle)
+	if (!db || !db->handle) {
 		fail_all(batches);
-	else if (commit_all(db, batches, outcome) == 0)
+		return;
+	}
+	if (commit_all(db, batches, outcome) == 0)
 		outcome->n_commits = 1;
 	else
 		outcome->n_commits = commit_one_by_one(db, batches);
+	if (!db->handle)
+		return;
+	/* The answers wait for this, too. On a full disk it fails, and the WAL grows as long as it can. */
+	if (db->wal_pages >= CHECKPOINT_PAGES)
+		(void)checkpoint(db);
+	(void)reserve_make(db->folder_fd);
 }

@@ -10,6 +10,7 @@
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
+#include "daemon/reserve.h"
 
 enum {
 	APPLICATION_ID = 0x64697263, /* "dirc", for file(1) */
@@ -212,16 +213,26 @@ static int create(struct index_db *db, struct err *err)
 
 /*
  * Keys are random, so nearly every row that changes is a page of the WAL (4 KiB). A cache that holds a
- * transaction's pages and checkpoints that come less often make commits three times as fast as the defaults
- * do; they cost 8 MB and a WAL of 16 MiB.
+ * transaction's pages makes commits much faster; it costs 8 MB. Checkpoints are made by index_commit.c, since
+ * on a full disk they need help.
  */
 static const char settings[] = "PRAGMA journal_mode = WAL;"
 			       "PRAGMA synchronous = FULL;"
 			       "PRAGMA cache_size = -8000;"
-			       "PRAGMA wal_autocheckpoint = 4000;"
+			       "PRAGMA wal_autocheckpoint = 0;"
 			       "PRAGMA journal_size_limit = 4194304;"
 			       "PRAGMA temp_store = MEMORY;"
 			       "PRAGMA trusted_schema = OFF";
+
+static int on_wal(void *ctx, sqlite3 *handle, const char *name, int n_pages)
+{
+	struct index_db *db = ctx;
+
+	(void)handle;
+	(void)name;
+	db->wal_pages = n_pages;
+	return SQLITE_OK;
+}
 
 static int set_up(struct index_db *db, struct err *err)
 {
@@ -233,6 +244,7 @@ static int set_up(struct index_db *db, struct err *err)
 	allow_checkpoint_on_close(db, true);
 	if ((r = index_execute(db, settings, "opening", err)) < 0)
 		return r;
+	(void)sqlite3_wal_hook(db->handle, on_wal, db);
 	return version == 0 ? create(db, err) : 0;
 }
 
@@ -318,6 +330,7 @@ static void close_file(struct index_db *db)
 	}
 	(void)sqlite3_close(db->handle);
 	db->handle = NULL;
+	db->wal_pages = 0;
 }
 
 int index_db_open(const char *folder, struct index_db **opened, struct index_loaded *loaded, struct err *err)
@@ -327,10 +340,28 @@ int index_db_open(const char *folder, struct index_db **opened, struct index_loa
 
 	db->folder = xstrdup(folder);
 	read_boot_id(db->boot);
+	db->folder_fd = r = disk_openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY, 0);
+	if (r < 0)
+		return err_errno(err, r, "opening the folder of the index, '%s'", folder);
 	r = open_file(db, loaded, err);
+	if (reserve_is_for(r) && reserve_give_up(db->folder_fd)) {
+		close_file(db);
+		if (err)
+			err_clear(err);
+		r = open_file(db, loaded, err);
+	}
+	if (r == 0)
+		(void)reserve_make(db->folder_fd);
 	if (r == 0 || r == -EUCLEAN)
 		*opened = TAKE(db);
 	return r;
+}
+
+static int mark_clean(struct index_db *db, struct err *err)
+{
+	return index_execute(db,
+			     "UPDATE meta SET value = 1 WHERE key = 'clean'; PRAGMA wal_checkpoint(TRUNCATE)",
+			     "closing", err);
 }
 
 int index_db_close(struct index_db *db, bool clean, struct err *err)
@@ -339,11 +370,15 @@ int index_db_close(struct index_db *db, bool clean, struct err *err)
 
 	if (!db)
 		return 0;
-	if (clean && db->handle && !db->is_partial)
-		r = index_execute(
-			db, "UPDATE meta SET value = 1 WHERE key = 'clean'; PRAGMA wal_checkpoint(TRUNCATE)",
-			"closing", err);
+	if (clean && db->handle && !db->is_partial) {
+		r = mark_clean(db, NULL);
+		if (r < 0) {
+			(void)(reserve_is_for(r) && reserve_give_up(db->folder_fd));
+			r = mark_clean(db, err);
+		}
+	}
 	close_file(db);
+	disk_close(db->folder_fd);
 	free(db->folder);
 	free(db);
 	return r;
@@ -388,15 +423,12 @@ static int set_aside(int folder, char name[INDEX_ASIDE_SIZE])
 
 int index_db_replace(struct index_db *db, struct index_loaded *loaded, struct err *err)
 {
-	AUTO_CLOSE int folder = disk_openat(AT_FDCWD, db->folder, O_RDONLY | O_DIRECTORY, 0);
-	int r = folder;
+	int r;
 
 	if (db->handle)
 		allow_checkpoint_on_close(db, false);
 	close_file(db);
-	if (folder >= 0)
-		r = set_aside(folder, loaded->aside);
-	if (r < 0)
+	if ((r = set_aside(db->folder_fd, loaded->aside)) < 0)
 		return err_errno(err, r, "setting the damaged index in '%s' aside", db->folder);
 	r = open_file(db, loaded, err);
 	if (r < 0)

@@ -36,7 +36,7 @@ struct index_change {
 struct index_batch {
 	struct list link;
 	struct index_change *changes;
-	size_t n_changes, n_puts, capacity; /* n_puts: of blobs */
+	size_t n_changes, n_puts, n_drops, capacity; /* n_puts: of blobs; n_drops: of anything */
 
 	void (*done)(void *ctx, int r, const struct err *err);
 	void *ctx;

@@ -16,9 +16,11 @@ enum { BOOT_ID_SIZE = 37 }; /* a UUID, terminated */
 
 struct index_db {
 	char *folder;
+	int folder_fd;
 	sqlite3 *handle; /* NULL: there is none to be had */
 	sqlite3_stmt *changes[INDEX_OPS];
 	char boot[BOOT_ID_SIZE]; /* of the machine, this time; "" where nobody knows */
+	int wal_pages;           /* after the last commit */
 	bool is_partial;         /* made anew while the daemon ran: it lacks what was committed before */
 };
 

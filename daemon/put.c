@@ -7,7 +7,7 @@
 #include "common/alloc.h"
 
 enum {
-	ROWS_MAX = 2048,  /* rows gathered before they are handed to the index */
+	ROWS_MAX = 500,   /* rows gathered before they are handed to the index: about a transaction */
 	FORGET_STEP = 64, /* entries forgotten between two looks at the clock */
 };
 

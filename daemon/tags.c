@@ -10,6 +10,7 @@
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
+#include "daemon/reserve.h"
 #include "daemon/map.h"
 
 enum {
@@ -221,19 +222,27 @@ const struct digest *tags_find(const struct tags *tags, const char *name, size_t
 
 /* ---- the file ---- */
 
+static int replace_file(const struct save_job *save)
+{
+	AUTO_CLOSE int fd =
+		disk_openat(save->store_fd, "tags.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
+	int r = fd;
+
+	if (fd >= 0)
+		r = disk_write_full(fd, save->text, save->len);
+	if (r >= 0)
+		r = disk_fsync(fd); /* whole, or not under this name: whatever the machine does */
+	return r < 0 ? r : disk_renameat2(save->store_fd, "tags.new", save->store_fd, "tags", 0);
+}
+
 static enum job_next save_run(struct job *job)
 {
 	struct save_job *save = CONTAINER_OF(job, struct save_job, job);
-	AUTO_CLOSE int fd =
-		disk_openat(save->store_fd, "tags.new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
 
-	save->r = fd;
-	if (fd >= 0)
-		save->r = disk_write_full(fd, save->text, save->len);
-	if (save->r >= 0)
-		save->r = disk_fsync(fd); /* whole, or not under this name: whatever the machine does */
-	if (save->r >= 0)
-		save->r = disk_renameat2(save->store_fd, "tags.new", save->store_fd, "tags", 0);
+	save->r = replace_file(save);
+	/* A tag that is deleted lets eviction make room. */
+	if (reserve_is_for(save->r) && reserve_give_up(save->store_fd))
+		save->r = replace_file(save);
 	if (save->r < 0)
 		err_errno(&save->err, save->r, "writing the file 'tags' in the store");
 	return JOB_DONE;

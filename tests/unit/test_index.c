@@ -289,7 +289,7 @@ END_TEST
 START_TEST(a_folder_that_is_not_there_is_an_error_with_words)
 {
 	(void)snprintf(folder, sizeof(folder), "%s/none", unit_folder);
-	ck_refused(-ENOENT, ERR_NOT_FOUND, "none/index.sqlite");
+	ck_refused(-ENOENT, ERR_NOT_FOUND, "none'");
 }
 END_TEST
 
