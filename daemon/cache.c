@@ -154,7 +154,9 @@ static void make_maps(struct cache *cache)
 		.nodes = cache->nodes,
 		.catalog = cache->catalog,
 		.index = cache->index,
+		.slicer = cache->slicer,
 		.counters = &cache->counters,
+		.node_memory = cache->config.node_memory,
 	});
 	cache->leases = leases_new(cache->base, cache->trees);
 	cache->tags = tags_new(cache->pool, cache->index, cache->store_fd);
@@ -357,9 +359,10 @@ void cache_stop(struct cache *cache)
 
 bool cache_busy(const struct cache *cache)
 {
-	return cache->loading || cache->n_ending || nodes_busy(cache->nodes) || flights_n(cache->flights) ||
-	       evict_is_busy(cache->evict) || syncer_is_busy(cache->syncer) || pool_n_jobs(cache->pool) ||
-	       index_n_pending(cache->index) || (cache->recovery && !recovery_is_done(cache->recovery));
+	return cache->loading || cache->n_ending || (cache->ready && trees_busy(cache->trees)) ||
+	       nodes_busy(cache->nodes) || flights_n(cache->flights) || evict_is_busy(cache->evict) ||
+	       syncer_is_busy(cache->syncer) || pool_n_jobs(cache->pool) || index_n_pending(cache->index) ||
+	       (cache->recovery && !recovery_is_done(cache->recovery));
 }
 
 /* Are index and files in order, and all of both on the disk for good? */
@@ -453,6 +456,8 @@ const struct counters *cache_count(struct cache *cache)
 	cache->counters.blobs = totals.n_blobs;
 	cache->counters.blob_bytes = totals.bytes;
 	cache->counters.allocated_bytes = allocated;
+	cache->counters.nodes = nodes_n(cache->nodes);
+	cache->counters.node_bytes = nodes_memory(cache->nodes);
 	cache->counters.trees = trees_n(cache->trees);
 	cache->counters.tags = cache->ready ? tags_n(cache->tags) : 0;
 	cache->counters.leases = leases_n(cache->leases);

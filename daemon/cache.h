@@ -45,6 +45,7 @@ struct cache_config {
 	const char *store; /* the folder; made when missing */
 	size_t n_workers;
 	struct tree_limits limits;
+	uint64_t node_memory; /* bytes for parsed Directories that nobody uses just now: see tree.h */
 	struct space_limits space;
 };
 

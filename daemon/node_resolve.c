@@ -7,8 +7,9 @@
 #include "common/alloc.h"
 
 enum {
-	SCAN_STEP = 128,  /* entries looked up between two looks at the clock */
-	TELL_STEP = 128,  /* waiters told */
+	SCAN_STEP = 128,       /* entries looked up between two looks at the clock */
+	TELL_STEP = 128,       /* waiters told */
+	TELL_FAILURE_STEP = 4, /* the same of a failure: each adds a hundred digests to its own hundred */
 	BLOBS_MAX = 1024, /* blobs waited for at a time: then scanning waits, lest memory grow with a tree */
 };
 
@@ -27,11 +28,10 @@ static void settle_if_done(struct node_inner *n)
 {
 	struct nodes *nodes = n->nodes;
 
-	if (n->pending || n->state != NODE_WAITING)
+	if (n->work->pending || n->state != NODE_WAITING)
 		return;
-	n->state = NODE_SETTLING;
-	list_append(&nodes->settled, &n->link);
-	slice_start(nodes->parts.slicer, &nodes->slice);
+	list_append(&nodes->settled, &n->work->link);
+	nodes_wake_slice(nodes);
 }
 
 static uint64_t add(uint64_t a, uint64_t b)
@@ -69,29 +69,50 @@ static void add_totals(struct node *node, const struct node *child)
 	t->depth = depth > t->depth ? depth : t->depth;
 }
 
-/* Tell some waiters of one node; when all are told, the reference that kept it while under way ends. */
-void node_settle(struct node_inner *n)
+/* Those who waited are still to be told; whoever comes now finds what the node became. */
+static void end_work(struct node_work *work)
 {
+	struct node_inner *n = TAKE(work->node);
+	struct nodes *nodes = n->nodes;
+
+	n->work = NULL;
+	if (!work->failure) {
+		n->state = NODE_AWAKE;
+		n->known = true;
+	} else if (n->known) { /* it could not be woken: the next who asks tries again */
+		n->state = NODE_FALLING;
+		list_append(&nodes->drowsy, &n->link);
+	} else {
+		n->state = NODE_FAILED;
+		if (n->node.directory)
+			map_remove(&nodes->map, &n->node.digest);
+		else
+			map_remove(&nodes->unproven, &work->key);
+	}
+	node_drop_pin(n);
+	node_unref(n, 0);
+}
+
+void node_settle(struct nodes *nodes, struct node_work *work)
+{
+	unsigned step = work->failure ? TELL_FAILURE_STEP : TELL_STEP;
 	struct list *l;
 
-	if (n->state == NODE_SETTLING) {
-		n->state = n->failure ? NODE_FAILED : NODE_RESOLVED;
-		if (n->failure)
-			map_remove(&n->nodes->map, &n->node.digest);
-	}
-	for (unsigned i = 0; i < TELL_STEP && (l = list_pop(&n->waiters)); i++) {
+	if (work->node)
+		end_work(work);
+	for (unsigned i = 0; i < step && (l = list_pop(&work->waiters)); i++) {
 		struct node_waiter *waiter = LIST_ENTRY(l, struct node_waiter, link);
 
-		waiter->settled(waiter, n->failure);
+		waiter->settled(waiter, work->failure);
 	}
-	if (!list_is_empty(&n->waiters)) {
-		list_append(&n->nodes->settled, &n->link);
+	if (!list_is_empty(&work->waiters)) {
+		list_append(&nodes->settled, &work->link);
 		return;
 	}
-	free(TAKE(n->edges));
-	free(TAKE(n->failure)); /* parents keep the node, however many are missing */
-	n->nodes->n_waiting--;
-	node_unref(n, 0);
+	nodes_forget(nodes, NULL, NULL, work->edges, work->n_edges);
+	free(work->failure);
+	free(work);
+	nodes->n_working--;
 }
 
 void node_add_missing(struct node_failure *failure, const struct digest *digest)
@@ -106,11 +127,13 @@ void node_add_missing(struct node_failure *failure, const struct digest *digest)
 /* The failure that this node will settle with; the first reason keeps the words. */
 static struct node_failure *failing(struct node_inner *n, int r)
 {
-	if (!n->failure) {
-		n->failure = xcalloc(1, sizeof(struct node_failure));
-		n->failure->r = r;
+	struct node_work *work = n->work;
+
+	if (!work->failure) {
+		work->failure = xcalloc(1, sizeof(struct node_failure));
+		work->failure->r = r;
 	}
-	return n->failure;
+	return work->failure;
 }
 
 static void on_child_settled(struct node_waiter *waiter, const struct node_failure *failure)
@@ -125,10 +148,10 @@ static void on_child_settled(struct node_waiter *waiter, const struct node_failu
 			mine->err = failure->err;
 		for (size_t i = 0; i < failure->n_missing; i++)
 			node_add_missing(mine, &failure->missing[i]);
-	} else {
+	} else if (!parent->known) {
 		add_totals(&parent->node, edge->child);
 	}
-	parent->pending--;
+	parent->work->pending--;
 	settle_if_done(parent);
 }
 
@@ -165,7 +188,7 @@ static void on_blob_landed(struct flight_waiter *waiter, int r, const struct err
 		failure->err = *err;
 	}
 	free(wait);
-	n->pending--;
+	n->work->pending--;
 	settle_if_done(n);
 	if (nodes->n_blobs-- == BLOBS_MAX)
 		slice_start(nodes->parts.slicer, &nodes->slice);
@@ -181,7 +204,7 @@ static void want_blob(struct node_inner *n, const struct digest *digest, enum bl
 	wait->node = n;
 	wait->digest = *digest;
 	wait->name = name;
-	n->pending++;
+	n->work->pending++;
 	n->nodes->n_blobs++;
 	flight_join(n->nodes->parts.flights, digest, kind, false, &wait->waiter);
 }
@@ -213,59 +236,88 @@ static void scan_self(struct node_inner *n)
 		want_blob(n, digest, BLOB_PLAIN, ".");
 }
 
-static struct node_inner *want(struct nodes *nodes, const struct digest *digest, bool recall)
+static struct node_inner *want_new(struct nodes *nodes, const struct digest *digest, bool recall)
 {
-	struct node_inner *n = node_new(nodes, digest, NODE_LOADING);
+	struct node_inner *n = node_new(nodes, digest);
 
 	n->recalled = recall;
-	list_append(&nodes->wanted, &n->link);
-	nodes->n_wanted++;
-	slice_start(nodes->parts.slicer, &nodes->slice);
+	node_begin_work(n);
+	map_add(&nodes->unproven, &n->work->key);
+	node_want(n);
 	return n;
 }
 
-/* Find a Directory or have it loaded, and count which. Return: a new reference. */
+/* Find a Directory or have it loaded, and count which. Return: a new reference and pin. */
 struct node_inner *node_find_or_want(struct nodes *nodes, const struct digest *digest, bool recall)
 {
-	struct node_inner *n = map_find(&nodes->map, digest);
+	struct node_inner *n = node_find(nodes, digest);
 
 	if (!recall && n)
 		nodes->parts.counters->directory_hits++;
 	else if (!recall)
 		nodes->parts.counters->directory_misses++;
 	if (!n)
-		n = want(nodes, digest, recall);
-	n->refs++;
+		n = want_new(nodes, digest, recall);
+	node_ref(n);
+	node_add_pin(n);
 	return n;
+}
+
+/* A child of a node that was resolved once is there, as long as the node is. */
+static struct node_inner *pin_child(struct node_inner *n, const struct digest *digest)
+{
+	struct node_inner *child;
+
+	if (!n->known)
+		return node_find_or_want(n->nodes, digest, n->recalled);
+	child = node_find(n->nodes, digest);
+	assert(child);
+	node_add_pin(child);
+	return child;
+}
+
+/* As for files: what the catalog knows is right. */
+static bool has_wrong_size(struct node_inner *n, const struct directory_node *d)
+{
+	const struct catalog_entry *entry = catalog_find(n->nodes->parts.catalog, &d->digest);
+
+	if (n->known || !entry || entry->digest.size == d->digest.size)
+		return false;
+	fail_size(n, d->name, &d->digest, entry->digest.size);
+	return true;
 }
 
 static void scan_child(struct node_inner *n, size_t i)
 {
 	const struct directory_node *d = &n->node.directory->directories[i];
-	struct node_inner *child = node_find_or_want(n->nodes, &d->digest, n->recalled);
+	struct edge *edge = &n->work->edges[i];
+	struct node_inner *child;
 
+	if (has_wrong_size(n, d))
+		return;
+	child = pin_child(n, &d->digest);
 	n->node.children[i] = &child->node;
-	if (child->node.digest.size != d->digest.size)
-		fail_size(n, d->name, &d->digest, child->node.digest.size);
-	if (child->state == NODE_RESOLVED) {
-		add_totals(&n->node, &child->node);
+	if (child->state == NODE_AWAKE) {
+		if (!n->known)
+			add_totals(&n->node, &child->node);
 		return;
 	}
-	n->edges[i] = (struct edge){ .waiter.settled = on_child_settled, .parent = n, .child = &child->node };
-	list_init(&n->edges[i].waiter.link);
-	node_wait(&child->node, &n->edges[i].waiter);
-	n->pending++;
+	*edge = (struct edge){ .waiter.settled = on_child_settled, .parent = n, .child = &child->node };
+	list_init(&edge->waiter.link);
+	node_wait(&child->node, &edge->waiter);
+	n->work->pending++;
 }
 
 /* Look through some entries of one node. */
 void node_scan(struct node_inner *n)
 {
 	const struct directory *d = n->node.directory;
-	bool is_hopeless = n->failure && n->failure->n_missing == NODE_MISSING_MAX; /* no more can be named */
+	const struct node_failure *failure = n->work->failure;
+	bool is_hopeless = failure && failure->n_missing == NODE_MISSING_MAX; /* no more can be named */
 	size_t end = is_hopeless ? n->scanned : d->n_files + d->n_directories;
 	size_t stop = n->scanned + SCAN_STEP < end ? n->scanned + SCAN_STEP : end;
 
-	if (!n->scanned)
+	if (!n->scanned && !n->known)
 		scan_self(n);
 	for (; n->scanned < stop && n->scanned < d->n_files; n->scanned++)
 		scan_file(n, &d->files[n->scanned]);
@@ -279,22 +331,53 @@ void node_scan(struct node_inner *n)
 	settle_if_done(n);
 }
 
+/* ---- the beginning ---- */
+
+void node_begin_work(struct node_inner *n)
+{
+	struct node_work *work = xcalloc(1, sizeof(*work));
+
+	assert(!n->work);
+	work->key = map_key(&n->nodes->unproven, &n->node.digest, n->node.digest.size);
+	work->node = n;
+	list_init(&work->waiters);
+	list_init(&work->link);
+	n->work = work;
+	n->refs++;
+	n->pins++;
+	n->nodes->n_working++;
+}
+
+void node_want(struct node_inner *n)
+{
+	n->state = NODE_LOADING;
+	list_append(&n->nodes->wanted, &n->link);
+	n->nodes->n_wanted++;
+	nodes_wake_slice(n->nodes);
+}
+
 void node_start_scan(struct node_inner *n, struct directory *directory)
 {
-	n->node.directory = directory;
-	if (directory->n_directories) {
-		n->node.children = xcalloc(directory->n_directories, sizeof(struct node *));
-		n->edges = xcalloc(directory->n_directories, sizeof(*n->edges));
+	struct node_work *work = n->work;
+
+	node_take_contents(n, directory);
+	work->n_edges = directory->n_directories;
+	if (work->n_edges) {
+		n->node.children = xcalloc(work->n_edges, sizeof(struct node *));
+		work->edges = xcalloc(work->n_edges, sizeof(*work->edges));
 	}
-	begin_totals(&n->node);
+	if (n->known) /* its files are held already */
+		n->scanned = directory->n_files;
+	else
+		begin_totals(&n->node);
 	n->state = NODE_SCANNING;
 	list_append(&n->nodes->scanning, &n->link);
-	slice_start(n->nodes->parts.slicer, &n->nodes->slice);
+	nodes_wake_slice(n->nodes);
 }
 
 void node_fail_load(struct node_inner *n, struct node_failure *failure)
 {
-	n->failure = failure;
+	n->work->failure = failure;
 	n->state = NODE_WAITING;
 	settle_if_done(n);
 }

@@ -214,7 +214,7 @@ int options_read(struct options *options, int argc, char **argv, struct err *err
 {
 	int r;
 
-	*options = (struct options){ .socket_mode = 0600 };
+	*options = (struct options){ .socket_mode = 0600, .node_memory = 256 << 20 };
 	if ((r = parse(options, argc, argv, true, err)) != 0)
 		return r;
 	if ((r = read_environment(options, err)) < 0)

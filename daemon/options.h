@@ -18,6 +18,7 @@ struct options {
 	char *store, *socket;  /* owned */
 	uint64_t max_size;     /* bytes; 0: no cap */
 	uint64_t min_free;     /* bytes */
+	uint64_t node_memory;  /* bytes */
 	uint64_t workers;      /* 0: chosen by the number of CPUs */
 	uint64_t socket_mode;  /* permission bits */
 	char *socket_group;    /* owned, or NULL */

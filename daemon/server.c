@@ -349,6 +349,7 @@ static int start(struct server *server, struct err *err)
 	struct cache_config config = {
 		.store = options->store,
 		.limits = tree_default_limits,
+		.node_memory = options->node_memory,
 		.space = { .max_size = options->max_size, .min_free = options->min_free },
 	};
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);

@@ -80,6 +80,7 @@ static struct tree *tree_new(struct trees *trees, const struct digest *digest)
 	tree->digest = *digest;
 	tree->trees = trees;
 	list_init(&tree->order);
+	list_init(&tree->awake);
 	list_init(&tree->dirty);
 	list_init(&tree->cold);
 	list_init(&tree->warming.link);
@@ -87,23 +88,22 @@ static struct tree *tree_new(struct trees *trees, const struct digest *digest)
 	return tree;
 }
 
-/* It is used now: to the head of the order. */
+struct tree *tree_find(const struct trees *trees, const struct digest *digest)
+{
+	struct tree *tree = map_find(&trees->map, digest);
+
+	return tree && tree->digest.size == digest->size ? tree : NULL;
+}
+
+/* It is awake, and used now: to the head of the orders. */
 static void touch(struct tree *tree)
 {
 	tree->used = catalog_tick(tree->trees->parts.catalog);
 	list_remove(&tree->order);
 	list_append(tree->trees->order.next, &tree->order); /* before the first: the new first */
+	list_remove(&tree->awake);
+	list_append(tree->trees->awake.next, &tree->awake);
 	mark_dirty(tree);
-}
-
-/* Its nodes are in memory now: stay there. */
-void tree_hold_node(struct tree *tree, struct node *node)
-{
-	list_remove(&tree->cold);
-	if (tree->node)
-		return;
-	tree->node = node_get(node);
-	tree->totals = node->totals;
 }
 
 /*
@@ -118,6 +118,10 @@ static void keep(struct trees *trees, struct node *node, const struct tree_reque
 
 	if (!tree)
 		tree = tree_new(trees, &node->digest);
+	if (tree->digest.size != node->digest.size) { /* a row that was wrong */
+		tree->digest.size = node->digest.size;
+		tree->stored = false;
+	}
 	tree_hold_node(tree, node);
 	tree->hits += is_hit;
 	touch(tree);
@@ -156,17 +160,6 @@ static void on_settled(struct node_waiter *waiter, const struct node_failure *fa
 	node_put(node);
 }
 
-/* Somebody gave a hash another size than the one we know. */
-static void fail_size(struct tree_request *request, uint64_t size)
-{
-	struct node_failure failure = { .r = -ENOENT, .n_missing = 1, .missing = { request->digest } };
-
-	err_set(&failure.err, ERR_NOT_FOUND,
-		"tree %s is not in the store: the Directory of that hash has %ju bytes",
-		DIGEST_TEXT(&request->digest), (uintmax_t)size);
-	fail(request, &failure);
-}
-
 static void count(struct trees *trees, enum tree_cache cache)
 {
 	struct counters *counters = trees->parts.counters;
@@ -187,21 +180,16 @@ static void count(struct trees *trees, enum tree_cache cache)
 
 static enum tree_cache classify(const struct tree *tree, const struct node *node)
 {
-	if (tree || (node && (node_is_resolved(node) || node_is_recalled(node))))
+	if (tree || (node && node_was_resolved(node)))
 		return TREE_HIT;
 	return node ? TREE_JOIN : TREE_MISS;
 }
 
 static void start(struct trees *trees, struct tree_request *request)
 {
-	struct tree *tree = map_find(&trees->map, &request->digest);
+	struct tree *tree = tree_find(trees, &request->digest);
 	struct node *node = nodes_find(trees->parts.nodes, &request->digest);
-	const struct digest *known = tree ? &tree->digest : node ? &node->digest : NULL;
 
-	if (known && known->size != request->digest.size) {
-		fail_size(request, known->size);
-		return;
-	}
 	request->cache = classify(tree, node);
 	if (request->cache == TREE_MISS && !trees->warmed) {
 		list_append(&trees->parked, &request->link);
@@ -218,12 +206,13 @@ static void start(struct trees *trees, struct tree_request *request)
 	node_wait(request->node, &request->waiter);
 }
 
-void trees_unpark(struct trees *trees)
+bool trees_unpark_one(struct trees *trees)
 {
-	struct list *l;
+	struct list *l = list_pop(&trees->parked);
 
-	while ((l = list_pop(&trees->parked)))
+	if (l)
 		start(trees, LIST_ENTRY(l, struct tree_request, link));
+	return !list_is_empty(&trees->parked);
 }
 
 void tree_get(struct trees *trees, const struct digest *digest, enum tree_purpose purpose,
@@ -281,10 +270,13 @@ struct trees *trees_new(const struct trees_parts *parts)
 	trees->parts = *parts;
 	map_init(&trees->map);
 	list_init(&trees->order);
+	list_init(&trees->awake);
 	list_init(&trees->dirty);
 	list_init(&trees->cold);
 	list_init(&trees->parked);
 	list_init(&trees->leaving);
+	slice_init(&trees->dozing, trees_doze);
+	slice_init(&trees->warming, trees_warm_step);
 	trees->flush_timer = evtimer_new(parts->base, on_flush_timer, trees);
 	if (!trees->flush_timer)
 		abort();
@@ -301,9 +293,11 @@ void trees_free(struct trees *trees)
 	while ((l = list_pop(&trees->order))) {
 		struct tree *tree = LIST_ENTRY(l, struct tree, order);
 
-		node_put(tree->node);
+		tree_release_node(tree, 0);
 		free(tree);
 	}
+	list_remove(&trees->dozing.link);
+	list_remove(&trees->warming.link);
 	event_free(trees->flush_timer);
 	map_fini(&trees->map);
 	free(trees);

@@ -40,7 +40,9 @@ struct trees_parts { /* all borrowed for good */
 	struct nodes *nodes;
 	struct catalog *catalog; /* for its clock */
 	struct index *index;
+	struct slicer *slicer;
 	struct counters *counters;
+	uint64_t node_memory; /* bytes that nodes may take for trees that nobody uses */
 };
 
 struct trees *trees_new(const struct trees_parts *parts);
@@ -105,6 +107,9 @@ bool trees_may_evict(const struct trees *trees);
 
 /* Warm no more trees, and evict none: the daemon stops. */
 void trees_stop_warming(struct trees *trees);
+
+/* Are cached trees being read in the background, or put to sleep? */
+bool trees_busy(const struct trees *trees);
 
 size_t trees_n(const struct trees *trees);
 

@@ -17,17 +17,9 @@ bool trees_may_evict(const struct trees *trees)
 	return trees->warmed && !trees->stopping;
 }
 
-/* A tree of this hash and size. */
-static struct tree *find(const struct trees *trees, const struct digest *digest)
-{
-	struct tree *tree = map_find(&trees->map, digest);
-
-	return tree && tree->digest.size == digest->size ? tree : NULL;
-}
-
 bool trees_hold(struct trees *trees, const struct digest *digest)
 {
-	struct tree *tree = find(trees, digest);
+	struct tree *tree = tree_find(trees, digest);
 
 	if (tree)
 		tree->holds++;
@@ -36,7 +28,7 @@ bool trees_hold(struct trees *trees, const struct digest *digest)
 
 void trees_unhold(struct trees *trees, const struct digest *digest)
 {
-	struct tree *tree = find(trees, digest);
+	struct tree *tree = tree_find(trees, digest);
 
 	assert(tree && tree->holds);
 	tree->holds--;
@@ -67,7 +59,7 @@ static void put_back(struct tree *tree)
 	struct list *older = trees->order.prev;
 
 	if (map_find(&trees->map, &tree->digest)) {
-		node_put(tree->node);
+		tree_release_node(tree, 0);
 		free(tree);
 		return;
 	}
@@ -86,7 +78,7 @@ static void on_row_dropped(void *ctx, int r, const struct err *err)
 	if (r < 0) {
 		put_back(tree);
 	} else {
-		node_put_used(tree->node, tree->used);
+		tree_release_node(tree, tree->used);
 		free(tree);
 	}
 	eviction->done(eviction->ctx, r, err);
@@ -98,7 +90,7 @@ void trees_evict(struct trees *trees, const struct digest *digest,
 {
 	struct eviction *eviction = xcalloc(1, sizeof(*eviction));
 	struct index_batch *batch = index_batch_new();
-	struct tree *tree = find(trees, digest);
+	struct tree *tree = tree_find(trees, digest);
 
 	assert(tree && !tree->holds && trees->warmed);
 	*eviction = (struct eviction){ .tree = tree, .done = done, .ctx = ctx };

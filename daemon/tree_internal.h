@@ -13,29 +13,37 @@ struct tree {
 	struct tree_totals totals;
 	uint64_t used, hits;
 	bool stored;       /* the index has its row */
-	struct node *node; /* a reference, or NULL when its nodes are not in memory */
+	struct node *node; /* a reference, and a pin while awake; or NULL when not read since the start */
 	struct list order; /* the last used first */
+	struct list awake; /* the last used first; unlinked while asleep */
 	struct list dirty; /* its row is not as it should be */
 	struct list cold;  /* to be warmed */
 	size_t holds;      /* by trees_hold(): not to be evicted */
 	struct node_waiter warming;
+	struct node *warming_node; /* a reference and a pin */
 };
 
 struct trees {
 	struct trees_parts parts;
 	struct map map;
-	struct list order, dirty, cold;
+	struct list order, awake, dirty, cold;
 	struct list leaving; /* out of the map, their rows not yet gone; by `order` */
 	struct list parked;  /* requests that wait for warming to end */
 	size_t n_warming;
 	bool warmed, stopping;
+	struct slice dozing;  /* puts trees to sleep while nodes take more memory than they may */
+	struct slice warming; /* reads cached trees, then starts what is parked */
 	struct event *flush_timer;
 };
 
-/* tree.c: its nodes are in memory now: stay there. */
-void tree_hold_node(struct tree *tree, struct node *node);
+/* tree.c */
+struct tree *tree_find(const struct trees *trees, const struct digest *digest); /* of this size, too */
+bool trees_unpark_one(struct trees *trees); /* start one that waited for the warming to end. Return: more? */
 
-/* tree.c: some request may have been waiting for the background reading to end. */
-void trees_unpark(struct trees *trees);
+/* tree_memory.c */
+void tree_hold_node(struct tree *tree, struct node *node); /* it is resolved: stay so, if there is room */
+void tree_release_node(struct tree *tree, uint64_t used);
+bool trees_doze(struct slice *slice);
+bool trees_warm_step(struct slice *slice);
 
 #endif

@@ -27,6 +27,7 @@ static char store_path[64];
 static int out = -1; /* a folder beside the store, for targets */
 static struct err err;
 static struct space_limits space_limits; /* of the caches that are opened; none */
+static uint64_t node_memory = 256 << 20; /* of the next cache that is opened */
 
 /* ---- the loop ---- */
 
@@ -113,6 +114,7 @@ static inline void open_cache(void)
 		.n_workers = 4,
 		.limits = tree_default_limits,
 		.space = space_limits,
+		.node_memory = node_memory,
 	};
 	char out_path[80];
 

@@ -225,6 +225,42 @@ START_TEST(another_size_than_the_known_one_is_another_tree_and_absent)
 }
 END_TEST
 
+START_TEST(who_asks_with_a_wrong_size_is_in_nobodys_way)
+{
+	struct asked right[2], wrong[2];
+	struct digest digest, lie;
+
+	for (unsigned round = 0; round < 3; round++) { /* the lie first; the truth first; the truth cached */
+		if (round < 2)
+			start_cache();
+		digest = lie = store_tree("x");
+		lie.size += 1 + round;
+		for (unsigned i = 0; i < 2; i++) {
+			if (round == 0)
+				ask(&wrong[i], &lie, TREE_FOR_MATERIALIZE);
+			ask(&right[i], &digest, TREE_FOR_MATERIALIZE);
+			if (round > 0)
+				ask(&wrong[i], &lie, TREE_FOR_MATERIALIZE);
+		}
+		for (unsigned i = 0; i < 2; i++) {
+			run_until_set(&right[i].done);
+			run_until_set(&wrong[i].done);
+			ck_assert_int_eq(right[i].r, 0);
+			ck_assert_int_eq(wrong[i].r, -ENOENT);
+			ck_assert(digest_equal(&wrong[i].missing[0], &lie));
+			asked_fini(&right[i]);
+		}
+		run_until_idle();
+		ck_assert_uint_eq(cache.counters.tampered_blobs, 0);
+		ck_assert_uint_eq(catalog_find(cache.catalog, &digest)->holds, 1);
+		ck_assert_uint_eq(trees_n(cache.trees), 1);
+		if (round == 0)
+			stop_cache();
+	}
+	stop_cache();
+}
+END_TEST
+
 START_TEST(trees_are_listed_the_last_used_first_after_a_restart_too)
 {
 	struct digest digests[3];
@@ -361,6 +397,7 @@ UNIT_MAIN("tree", the_first_request_is_a_miss_the_second_a_hit_from_memory,
 	  after_a_restart_a_tree_and_its_subtrees_are_hits, a_put_tree_counts_nothing_and_is_a_hit_afterwards,
 	  a_look_counts_nothing_and_caches_nothing,
 	  another_size_than_the_known_one_is_another_tree_and_absent,
+	  who_asks_with_a_wrong_size_is_in_nobodys_way,
 	  trees_are_listed_the_last_used_first_after_a_restart_too,
 	  a_hit_writes_nothing_until_a_quarter_of_a_second_later,
 	  a_cached_tree_whose_file_vanished_fails_by_name_and_can_be_had_again,
