@@ -143,6 +143,14 @@ def materialize(story, client, tree):
     mine = [n for n in client.notifications if n[0] == "progress"]
     right = all(n[1]["id"] == client.last_id for n in mine)
     story.check("progress, where it came, belongs to the request", right, mine)
+    result = client.call("materialize", {"digest": tree, "name": b"out5", "mode": "copy", "writable": True}, [folder])
+    story.check_is("by copies, where that is asked for", result["files_copied"], 201)
+    story.check("which is no fallback", "fallback" not in result and "fallback_copies" not in result, result)
+    story.check_is("and writable", os.stat(out + "5/sub/deep/g7").st_mode & 0o7777, 0o755)
+    result = client.call("materialize", {"digest": tree, "name": b"out6", "mode": "reflink"}, [folder])
+    story.check_is("by reflinks, or copies that are counted and explained", result["files_reflinked"],
+                   201 - result.get("fallback_copies", 0))
+    story.check_is("explained only where there are such", bool(result.get("fallback")), result["files_copied"] > 0)
     missing = digest_of(b"never put")
     try:
         client.call("materialize", {"digest": missing, "name": b"out4"}, [folder])
@@ -162,6 +170,12 @@ def materialize(story, client, tree):
         "neither digest nor tag is invalid_argument": ("invalid_argument", {"name": b"x"}),
         "a digest in capitals is invalid_argument": (
             "invalid_argument", {"digest": tree.upper(), "name": b"x"}),
+        "a mode that is none is invalid_argument": (
+            "invalid_argument", {"digest": tree, "name": b"x", "mode": "hard"}),
+        "require_link with another mode is invalid_argument": (
+            "invalid_argument", {"digest": tree, "name": b"x", "mode": "copy", "require_link": True}),
+        "require_link with writable is invalid_argument": (
+            "invalid_argument", {"digest": tree, "name": b"x", "writable": True, "require_link": True}),
         "name and path together are invalid_argument": (
             "invalid_argument", {"digest": tree, "name": b"x", "path": b"/tmp/x"}),
     }
@@ -170,8 +184,8 @@ def materialize(story, client, tree):
         story.check(claim, not why, why)
     for claim, params in {
         "no target at all is invalid_argument": {"digest": tree},
-        "a relative path is invalid_argument": {"digest": tree, "path": b"out5"},
-        "a name without a folder is invalid_argument": {"digest": tree, "name": b"out5"},
+        "a relative path is invalid_argument": {"digest": tree, "path": b"out7"},
+        "a name without a folder is invalid_argument": {"digest": tree, "name": b"out7"},
     }.items():
         why = refused(client, "invalid_argument", "materialize", params)
         story.check(claim, not why, why)
