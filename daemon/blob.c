@@ -15,6 +15,8 @@
 #include "daemon/blob_internal.h"
 #include "daemon/disk.h"
 
+enum { COPY_STEP = 16 << 20 }; /* bytes copied between two looks whether to go on */
+
 static const char *const kind_names[BLOB_KINDS] = { [BLOB_PLAIN] = "blobs", [BLOB_EXEC] = "exec" };
 
 /* The unit in which a file system gives room to files. Some (NFS) call what they like to be read in a block.
@@ -386,10 +388,24 @@ static int share(struct blob_store *store, int from_fd, int fd)
 	return r;
 }
 
+static int copy_bytes(int from_fd, int fd, uint64_t size, const atomic_bool *stop)
+{
+	for (uint64_t at = 0; at < size; at += COPY_STEP) {
+		uint64_t left = size - at;
+		int r = stop && atomic_load_explicit(stop, memory_order_relaxed) ? -ECANCELED : 0;
+
+		if (r == 0)
+			r = disk_send_full(from_fd, (off_t)at, fd, left < COPY_STEP ? left : COPY_STEP);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int fill_copy(struct blob_store *store, int from_fd, int fd, uint64_t size, struct blob_copy *copy)
 {
 	copy->why_not = copy->reflink ? -share(store, from_fd, fd) : 0;
-	return copy->reflink && !copy->why_not ? 0 : disk_send_full(from_fd, fd, size);
+	return copy->reflink && !copy->why_not ? 0 : copy_bytes(from_fd, fd, size, copy->stop);
 }
 
 static int finish_copy(struct blob_store *store, int fd, mode_t mode)

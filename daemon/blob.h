@@ -28,6 +28,7 @@
 #ifndef DIRCACHE_DAEMON_BLOB_H
 #define DIRCACHE_DAEMON_BLOB_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -224,9 +225,10 @@ int blob_read_renewed(struct blob_store *store, const struct digest *digest, siz
 
 /* How a private file is to be made, and was. */
 struct blob_copy {
-	mode_t mode;  /* whatever the umask */
-	bool reflink; /* share the bytes on disk, if that can be */
-	int why_not;  /* out: the errno for which they are not shared, though they were to be; else 0 */
+	mode_t mode;             /* whatever the umask */
+	bool reflink;            /* share the bytes on disk, if that can be */
+	const atomic_bool *stop; /* looked at as bytes are copied: end with -ECANCELED; may be NULL */
+	int why_not; /* out: the errno for which they are not shared, though they were to be; else 0 */
 };
 
 /**

@@ -122,10 +122,8 @@ int disk_pwrite_full(int fd, const void *buf, size_t len, off_t offset)
 	return 0;
 }
 
-int disk_send_full(int from_fd, int to_fd, uint64_t len)
+int disk_send_full(int from_fd, off_t offset, int to_fd, uint64_t len)
 {
-	off_t offset = 0;
-
 	while (len > 0) {
 		size_t most = len < (1 << 30) ? (size_t)len : 1 << 30;
 		ssize_t n = SYSTEM(sendfile(to_fd, from_fd, &offset, most));

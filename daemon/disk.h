@@ -35,8 +35,8 @@ ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset); /* one call: ma
 int disk_read_full(int fd, void *buf, size_t len, off_t offset); /* all, else -EIO at an early end */
 int disk_write_full(int fd, const void *buf, size_t len);        /* all */
 int disk_pwrite_full(int fd, const void *buf, size_t len, off_t offset);
-/* From the beginning of one file to where the other stands, inside the kernel; -EIO at an early end. */
-int disk_send_full(int from_fd, int to_fd, uint64_t len);
+/* From an offset in one file to where the other stands, inside the kernel; -EIO at an early end. */
+int disk_send_full(int from_fd, off_t offset, int to_fd, uint64_t len);
 
 int disk_fstat(int fd, struct stat *st);
 int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags);

@@ -76,7 +76,9 @@ int plan_copy(struct plan *plan, const struct plan_spot *spot, struct plan_need 
 {
 	const struct file_node *file = spot->file;
 	int why = atomic_load_explicit(&plan->unreflinkable, memory_order_relaxed);
-	struct blob_copy copy = { .mode = mode_of(plan, file), .reflink = plan->mode != PLAN_COPY && !why };
+	struct blob_copy copy = { .mode = mode_of(plan, file),
+				  .reflink = plan->mode != PLAN_COPY && !why,
+				  .stop = &plan->stop };
 	struct err err = { 0 };
 	int r = blob_copy(plan->store, &file->digest, spot->folder, spot->name, &copy, &err);
 

@@ -193,6 +193,24 @@ START_TEST(a_failed_write_leaves_nothing_behind)
 }
 END_TEST
 
+START_TEST(a_copy_that_is_stopped_leaves_nothing_behind)
+{
+	atomic_bool stop = true;
+	struct blob_copy how = { .mode = 0644, .stop = &stop };
+	struct digest digest;
+
+	open_store();
+	digest = put("hello", BLOB_PLAIN);
+	ck_assert_int_eq(blob_copy(store, &digest, out, "copy", &how, &err), -ECANCELED);
+	unit_ck_err(&err, ERR_CANCELLED, "copying blob");
+	ck_assert_uint_eq(count_entries(folder, "out"), 0);
+	stop = false;
+	ck_assert_int_eq(blob_copy(store, &digest, out, "copy", &how, &err), 0);
+	ck_assert_uint_eq(count_entries(folder, "out"), 1);
+	close_store();
+}
+END_TEST
+
 START_TEST(without_o_tmpfile_blobs_are_stored_all_the_same)
 {
 	struct digest plain, exec, again;
@@ -379,8 +397,8 @@ END_TEST
 UNIT_MAIN("blob", bytes_come_back_whole, the_empty_blob_is_known_and_never_stored,
 	  a_published_inode_has_its_mode_and_time_whatever_the_umask, known_bytes_are_not_written_again,
 	  a_file_is_stored_as_it_is_small_or_large_known_or_not, only_regular_files_are_stored,
-	  a_failed_write_leaves_nothing_behind, without_o_tmpfile_blobs_are_stored_all_the_same,
-	  cleaning_takes_the_litter_of_earlier_runs_only, a_changed_inode_is_never_used,
-	  a_changed_inode_makes_way_when_its_bytes_are_stored_again,
+	  a_failed_write_leaves_nothing_behind, a_copy_that_is_stopped_leaves_nothing_behind,
+	  without_o_tmpfile_blobs_are_stored_all_the_same, cleaning_takes_the_litter_of_earlier_runs_only,
+	  a_changed_inode_is_never_used, a_changed_inode_makes_way_when_its_bytes_are_stored_again,
 	  an_unchanged_kind_is_read_when_the_other_was_changed, reading_notices_a_change_that_no_look_can_see,
 	  a_link_shares_the_inode, linking_says_what_is_in_the_way)

@@ -49,7 +49,7 @@ int disk_openat(int dirfd, const char *path, int flags, mode_t mode);
 int disk_reopen(int fd, int flags);
 ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset);
 int disk_write_full(int fd, const void *buf, size_t len);
-int disk_send_full(int from_fd, int to_fd, uint64_t len);
+int disk_send_full(int from_fd, off_t offset, int to_fd, uint64_t len);
 int disk_fstat(int fd, struct stat *st);
 int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags);
 int disk_mkdirat(int dirfd, const char *name, mode_t mode);
@@ -99,10 +99,10 @@ int disk_write_full(int fd, const void *buf, size_t len)
 	return fails ? failure(-ENOSPC) : r;
 }
 
-int disk_send_full(int from_fd, int to_fd, uint64_t len)
+int disk_send_full(int from_fd, off_t offset, int to_fd, uint64_t len)
 {
 	int fails = is_due();
-	int r = real_send_full(from_fd, to_fd, fails ? len / 2 : len);
+	int r = real_send_full(from_fd, offset, to_fd, fails ? len / 2 : len);
 
 	return fails ? failure(-ENOSPC) : r;
 }

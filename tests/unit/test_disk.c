@@ -92,8 +92,8 @@ START_TEST(full_reads_and_sends_fail_at_an_early_end)
 	ck_assert_str_eq(buf, "hello");
 	ck_assert_int_eq(disk_read_full(fd, buf, 6, 0), -EIO);
 	ck_assert_int_eq(disk_read_full(fd, buf, 2, 4), -EIO);
-	ck_assert_int_eq(disk_send_full(fd, to, 5), 0);
-	ck_assert_int_eq(disk_send_full(fd, to, 6), -EIO);
+	ck_assert_int_eq(disk_send_full(fd, 0, to, 5), 0);
+	ck_assert_int_eq(disk_send_full(fd, 0, to, 6), -EIO);
 	ck_assert_int_eq(disk_pread(to, buf, 8, 0), 8);
 	ck_assert_mem_eq(buf, "hellohel", 8);
 }

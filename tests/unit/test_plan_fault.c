@@ -40,7 +40,7 @@ static int is_due(void)
 #define disk_fd_path     real_fd_path
 int disk_openat(int dirfd, const char *path, int flags, mode_t mode);
 int disk_pwrite_full(int fd, const void *buf, size_t len, off_t offset);
-int disk_send_full(int from_fd, int to_fd, uint64_t len);
+int disk_send_full(int from_fd, off_t offset, int to_fd, uint64_t len);
 int disk_reflink(int from_fd, int to_fd);
 int disk_fstat(int fd, struct stat *st);
 int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags);
@@ -82,10 +82,10 @@ int disk_pwrite_full(int fd, const void *buf, size_t len, off_t offset)
 }
 
 /* The worst way: half of it is there. */
-int disk_send_full(int from_fd, int to_fd, uint64_t len)
+int disk_send_full(int from_fd, off_t offset, int to_fd, uint64_t len)
 {
 	int fails = is_due();
-	int r = real_send_full(from_fd, to_fd, fails ? len / 2 : len);
+	int r = real_send_full(from_fd, offset, to_fd, fails ? len / 2 : len);
 
 	return fails ? fail_as : r;
 }
