@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/path.h"
 #include "daemon/disk.h"
+#include "daemon/lap.h"
 #include "daemon/reserve.h"
 
 enum { LOAD_STEP = 32 }; /* trees taken in between two looks at the clock */
@@ -461,6 +462,7 @@ const struct counters *cache_count(struct cache *cache)
 	cache->counters.trees = trees_n(cache->trees);
 	cache->counters.tags = cache->ready ? tags_n(cache->tags) : 0;
 	cache->counters.leases = leases_n(cache->leases);
+	cache->counters.loop_longest_us = lap_longest_ns() / 1000;
 	cache->counters.uptime_seconds = (slice_now_ns() - cache->started_ns) / 1000000000u;
 	return &cache->counters;
 }

@@ -8,6 +8,7 @@
 
 #include "common/alloc.h"
 #include "common/socket.h"
+#include "daemon/lap.h"
 
 enum {
 	READ_SIZE = 64 * 1024,
@@ -155,12 +156,8 @@ static void conn_send(struct session *session, char *bytes, size_t len, int fd)
 	watch(conn);
 }
 
-static void on_writable(evutil_socket_t sock, short what, void *arg)
+static void serve_writable(struct conn *conn)
 {
-	struct conn *conn = arg;
-
-	(void)sock;
-	(void)what;
 	flush_or_die(conn);
 	if (conn->dead) {
 		conn_free(conn);
@@ -169,6 +166,16 @@ static void on_writable(evutil_socket_t sock, short what, void *arg)
 	if (conn->held_up)
 		dispatch(conn);
 	watch(conn);
+}
+
+static void on_writable(evutil_socket_t sock, short what, void *arg)
+{
+	uint64_t began_ns = lap_now_ns();
+
+	(void)sock;
+	(void)what;
+	serve_writable(arg);
+	lap_end(began_ns);
 }
 
 /* ---- in ---- */
@@ -309,13 +316,10 @@ static void shrink(struct conn *conn)
 	conn->in_capacity = 0;
 }
 
-static void on_readable(evutil_socket_t sock, short what, void *arg)
+static void serve_readable(struct conn *conn)
 {
-	struct conn *conn = arg;
 	int r = 1;
 
-	(void)sock;
-	(void)what;
 	for (unsigned i = 0; i < READS_A_TURN && r > 0 && may_read(conn); i++) {
 		r = receive(conn);
 		if (r > 0)
@@ -331,6 +335,16 @@ static void on_readable(evutil_socket_t sock, short what, void *arg)
 		conn_free(conn);
 	else
 		watch(conn);
+}
+
+static void on_readable(evutil_socket_t sock, short what, void *arg)
+{
+	uint64_t began_ns = lap_now_ns();
+
+	(void)sock;
+	(void)what;
+	serve_readable(arg);
+	lap_end(began_ns);
 }
 
 static void on_hung_up(evutil_socket_t sock, short what, void *arg)
