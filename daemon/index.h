@@ -84,6 +84,13 @@ struct index_sink {
 };
 
 /**
+ * Look whether the index in a store is of a newer version, before anything there is changed.
+ *
+ * A version that only its WAL has yet is seen by index_load(). Blocks on disk. Return: 0, or -EPROTO with err.
+ */
+int index_check_version(int store_fd, struct err *err);
+
+/**
  * Make the index; opens nothing yet.
  *
  * @folder  STORE's path, borrowed for good: index.sqlite is in it
