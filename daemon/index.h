@@ -101,8 +101,8 @@ struct index *index_new(struct event_base *base, const char *folder);
 
 /**
  * Open (or create) the database on the lane, read all of it into the sink, then call done on the loop.
- * The store is marked as not cleanly stopped before the first value is read. A damaged index is set aside, as
- * index.sqlite.damaged-N with its WAL, and a new one takes its place.
+ * The store is marked as not cleanly stopped before the first value is read. A damaged index is set aside,
+ * as index.sqlite.damaged-N with its WAL, and a new one takes its place.
  *
  * done gets r < 0 with err: -EPROTO for a store of a newer version, or what SQLite or the disk said.
  */
