@@ -13,7 +13,6 @@
 #include "common/log.h"
 #include "common/path.h"
 #include "daemon/disk.h"
-#include "daemon/lap.h"
 #include "daemon/reserve.h"
 
 enum { LOAD_STEP = 32 }; /* trees taken in between two looks at the clock */
@@ -39,16 +38,12 @@ static int lock_store(struct cache *cache, struct err *err)
 			*pid ? pid : "unknown");
 		return r;
 	}
-	return r < 0 ? err_errno(err, r, "locking the store '%s'", cache->config.store) : 0;
-}
-
-/* Of one length, so that it needs no new block where the disk is full; and only a courtesy. */
-static void name_holder(struct cache *cache)
-{
-	char pid[32];
-
+	if (r < 0)
+		return err_errno(err, r, "locking the store '%s'", cache->config.store);
+	/* Of one length, so that it needs no new block where the disk is full; and only a courtesy. */
 	(void)snprintf(pid, sizeof(pid), "%-10d\n", (int)getpid());
 	(void)disk_write_full(cache->lock_fd, pid, strlen(pid));
+	return 0;
 }
 
 static int open_blobs(struct cache *cache, struct err *err)
@@ -72,10 +67,7 @@ static int open_store(struct cache *cache, struct err *err)
 	cache->store_fd = disk_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 	if (cache->store_fd < 0)
 		return err_errno(err, cache->store_fd, "opening the store '%s'", path);
-	if ((r = lock_store(cache, err)) < 0 || (r = index_check_version(cache->store_fd, err)) < 0)
-		return r;
-	name_holder(cache);
-	if ((r = open_blobs(cache, err)) < 0)
+	if ((r = lock_store(cache, err)) < 0 || (r = open_blobs(cache, err)) < 0)
 		return r;
 	if ((r = blob_store_is_empty(cache->store, err)) < 0)
 		return r;
@@ -97,6 +89,7 @@ static size_t n_cpus(void)
 
 static void make_evict(struct cache *cache)
 {
+	cache->uses = uses_new(cache->base, cache->catalog, cache->index);
 	cache->usage = usage_new(&(struct usage_parts){
 		.pool = cache->pool,
 		.slicer = cache->slicer,
@@ -280,7 +273,7 @@ static bool load_step(struct slice *slice)
 			if (cache->stopping)
 				trees_stop_warming(cache->trees);
 			trees_warm(cache->trees);
-			evict_start(cache->evict);
+			evict_start(cache->evict, cache->was_clean);
 			cache->loaded(cache->loaded_ctx, 0, NULL);
 			return false;
 		}
@@ -322,6 +315,7 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 	if (cache->n_loaded_trees)
 		qsort(cache->loaded_trees, cache->n_loaded_trees, sizeof(*cache->loaded_trees), by_use);
 	begin_doubt(cache, loaded);
+	cache->was_clean = loaded->was_clean || cache->is_empty;
 	cache->recovery = recovery_start(
 		&(struct recovery_parts){
 			.pool = cache->pool,
@@ -362,6 +356,7 @@ void cache_stop(struct cache *cache)
 	if (cache->recovery)
 		recovery_stop(cache->recovery);
 	trees_flush(cache->trees);
+	uses_flush(cache->uses);
 	syncer_stop(cache->syncer);
 }
 
@@ -378,7 +373,7 @@ static bool is_clean(struct cache *cache)
 {
 	struct err err = { 0 };
 
-	if (!cache->ready || !recovery_is_whole(cache->recovery))
+	if (!cache->ready || !recovery_is_whole(cache->recovery) || !evict_is_settled(cache->evict))
 		return false;
 	if (syncer_finish(cache->syncer, &err) == 0)
 		return true;
@@ -392,9 +387,14 @@ void cache_close(struct cache *cache)
 
 	if (cache->trees)
 		trees_flush(cache->trees); /* uses since the last time */
+	if (cache->uses)
+		uses_flush(cache->uses);
+	clean = is_clean(cache);
+	if (clean)
+		usage_settle(cache->usage); /* all bytes are on the disk now */
 	evict_free(cache->evict);
 	usage_free(cache->usage);
-	clean = is_clean(cache);
+	uses_free(cache->uses);
 	syncer_free(cache->syncer);
 	tags_free(cache->tags);
 	leases_free(cache->leases);
@@ -469,9 +469,6 @@ const struct counters *cache_count(struct cache *cache)
 	cache->counters.trees = trees_n(cache->trees);
 	cache->counters.tags = cache->ready ? tags_n(cache->tags) : 0;
 	cache->counters.leases = leases_n(cache->leases);
-	cache->counters.loop_longest_us = lap_longest_ns() / 1000;
-	cache->counters.constructions_active = nodes_n_under_way(cache->nodes);
-	cache->counters.fetches_active = flights_n(cache->flights);
 	cache->counters.uptime_seconds = (slice_now_ns() - cache->started_ns) / 1000000000u;
 	return &cache->counters;
 }

@@ -37,6 +37,7 @@
 #include "daemon/tags.h"
 #include "daemon/tree.h"
 #include "daemon/usage.h"
+#include "daemon/uses.h"
 #include "daemon/writers.h"
 
 struct event_base;
@@ -72,6 +73,7 @@ struct cache {
 	struct trees *trees;
 	struct leases *leases;
 	struct tags *tags;
+	struct uses *uses;
 	struct usage *usage;
 	struct evict *evict;
 	struct syncer *syncer;
@@ -80,8 +82,9 @@ struct cache {
 	uint64_t started_ns;
 	size_t n_ending; /* puts that are being forgotten */
 	bool ready;
-	bool stopping; /* begin nothing in the background */
-	bool is_empty; /* no blob was there when the store was opened */
+	bool stopping;  /* begin nothing in the background */
+	bool was_clean; /* the last stop */
+	bool is_empty;  /* no blob was there when the store was opened */
 
 	/* Private: while the index is read. */
 	bool loading;

@@ -87,5 +87,6 @@ void cat_start(struct request *request)
 	cat->digest = params.digest;
 	cat->request = request;
 	cat->queue = pool_queue_new(request->cache->pool);
+	uses_note(request->cache->uses, &cat->digest);
 	pool_submit(cat->queue, &cat->job);
 }

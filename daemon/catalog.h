@@ -25,9 +25,9 @@ struct catalog_entry {
 	struct digest digest;
 	uint64_t used;                  /* as in struct index_blob */
 	uint32_t allocated[BLOB_KINDS]; /* 512-byte blocks on disk, by kind */
-	uint32_t holds;                 /* read only, as is the rest; sticks at UINT32_MAX: held for good */
-	uint8_t kinds;                  /* bit 1 << enum blob_kind for each that is there */
-	uint8_t seen; /* the same, for those whose file was seen since the start: see recover.h */
+	uint32_t holds; /* read only, as is the rest but `used`; sticks at UINT32_MAX: held for good */
+	uint8_t kinds;  /* bit 1 << enum blob_kind for each that is there */
+	uint8_t seen;   /* the same, for those whose file was seen since the start: see recover.h */
 };
 
 struct catalog *catalog_new(void);

@@ -8,15 +8,11 @@
 
 #include "common/alloc.h"
 #include "common/socket.h"
-#include "daemon/lap.h"
 
 enum {
 	READ_SIZE = 64 * 1024,
-	READS_A_TURN = 4, /* then other connections get theirs, */
-	TURN_NS = 300000, /* as after so long */
+	READS_A_TURN = 4, /* then other connections get theirs */
 };
-
-static const struct timeval at_once = { 0 }, a_while = { .tv_usec = 20000 };
 
 /* Descriptors that came with the byte before a position of the stream. */
 struct arrival {
@@ -39,13 +35,11 @@ struct conn {
 	struct conns *conns;
 	struct list link;
 	int sock;
-	struct event *readable, *writable;
-	struct event *hung_up; /* while it is not read, and so cannot tell */
-	struct event *again;   /* a timer: until it may have time, or send a descriptor */
+	struct event *readable, *writable, *hung_up; /* the last while it is not read, and so cannot tell */
 
-	char *in; /* bytes; those of the current message begin at in_at */
-	size_t in_at, in_len, in_capacity;
-	uint64_t in_start; /* the stream's position of in[in_at] */
+	char *in; /* bytes from the first one of the current message on */
+	size_t in_len, in_capacity;
+	uint64_t in_start; /* the stream's position of in[0] */
 	struct wire_scanner scanner;
 	struct arrival *arrivals; /* oldest first */
 	size_t n_arrivals, arrivals_capacity;
@@ -54,8 +48,7 @@ struct conn {
 	size_t out_len;
 
 	bool dispatching; /* a request may end from within, and must not start reading again below */
-	bool held_up;     /* whole messages may be in `in`, for which there was no room or time */
-	bool paused;      /* sends nothing until `again` */
+	bool held_up;     /* whole messages may be in `in`, for which there was no room */
 	bool closing;     /* send what is there, then close: the peer sent nonsense, or nothing more */
 	bool dead;        /* free it as soon as nobody is inside */
 };
@@ -98,7 +91,6 @@ static void conn_free(struct conn *conn)
 	event_free(conn->readable);
 	event_free(conn->writable);
 	event_free(conn->hung_up);
-	event_free(conn->again);
 	(void)close(conn->sock);
 	list_remove(&conn->link);
 	conns->n--;
@@ -111,28 +103,16 @@ static void conn_free(struct conn *conn)
 
 /* ---- out ---- */
 
-/*
- * Too many descriptors of our user are on their way in sockets, and there is no event for their arrival: the
- * socket is writable all the while.
- */
-static void pause_sending(struct conn *conn)
-{
-	conn->paused = true;
-	(void)evtimer_add(conn->again, &a_while);
-}
-
 /* Return: 0 when all is sent, -EAGAIN, or why the peer cannot be reached. */
 static int flush(struct conn *conn)
 {
-	while (!list_is_empty(&conn->out) && !conn->paused) {
+	while (!list_is_empty(&conn->out)) {
 		struct outgoing *out = LIST_ENTRY(conn->out.next, struct outgoing, link);
 		ssize_t n = socket_send(conn->sock, out->bytes + out->sent, out->len - out->sent, &out->fd,
 					out->fd >= 0 ? 1 : 0);
 
-		if (n == -ETOOMANYREFS)
-			pause_sending(conn);
 		if (n < 0)
-			return n == -ETOOMANYREFS ? -EAGAIN : (int)n;
+			return (int)n;
 		if (out->fd >= 0)
 			cache_close_fds(conn->session.service->cache, &out->fd, 1);
 		out->fd = -1;
@@ -141,14 +121,14 @@ static int flush(struct conn *conn)
 		if (out->sent == out->len)
 			outgoing_free(conn, out);
 	}
-	return conn->paused ? -EAGAIN : 0;
+	return 0;
 }
 
 static void flush_or_die(struct conn *conn)
 {
 	int r = flush(conn);
 
-	if (r < 0 && r != -EAGAIN)
+	if (r < 0 && r != -EAGAIN && r != -ETOOMANYREFS)
 		conn->dead = true;
 	if (r == 0 && conn->closing && conn->session.n_requests == 0)
 		conn->dead = true;
@@ -175,8 +155,12 @@ static void conn_send(struct session *session, char *bytes, size_t len, int fd)
 	watch(conn);
 }
 
-static void serve_writable(struct conn *conn)
+static void on_writable(evutil_socket_t sock, short what, void *arg)
 {
+	struct conn *conn = arg;
+
+	(void)sock;
+	(void)what;
 	flush_or_die(conn);
 	if (conn->dead) {
 		conn_free(conn);
@@ -185,16 +169,6 @@ static void serve_writable(struct conn *conn)
 	if (conn->held_up)
 		dispatch(conn);
 	watch(conn);
-}
-
-static void on_writable(evutil_socket_t sock, short what, void *arg)
-{
-	uint64_t began_ns = lap_now_ns();
-
-	(void)sock;
-	(void)what;
-	serve_writable(arg);
-	lap_end(began_ns);
 }
 
 /* ---- in ---- */
@@ -233,7 +207,7 @@ static bool may_dispatch(const struct conn *conn)
 
 static bool may_read(const struct conn *conn)
 {
-	return may_dispatch(conn) && !conn->held_up && conn->session.service->n_fds < conn->conns->max_fds;
+	return may_dispatch(conn) && conn->session.service->n_fds < conn->conns->max_fds;
 }
 
 /* What the peer sent is no message: say so, and listen no more. */
@@ -259,54 +233,28 @@ static int dispatch_one(struct conn *conn, size_t len, struct err *err)
 	bool truncated;
 	size_t n_fds;
 	int *fds = take_arrivals(conn, conn->in_start + len, &n_fds, &truncated);
-	char *bytes = xmemdupz(conn->in + conn->in_at, len);
+	char *bytes = xmemdupz(conn->in, len);
 
 	conn->in_start += len;
-	conn->in_at += len;
 	conn->in_len -= len;
+	memmove(conn->in, conn->in + len, conn->in_len);
 	wire_scanner_init(&conn->scanner, &wire_default_limits);
 	return request_start(&conn->session, bytes, len, fds, n_fds, truncated, err);
-}
-
-/* What came with a message that is not whole yet. */
-static int check_arrivals(const struct conn *conn, struct err *err)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < conn->n_arrivals; i++)
-		n += conn->arrivals[i].n;
-	if (n <= WIRE_DESCRIPTORS_MAX)
-		return WIRE_MORE;
-	err_set(err, ERR_RESOURCE_EXHAUSTED, "more than %d descriptors came with one message",
-		WIRE_DESCRIPTORS_MAX);
-	return -EBADMSG;
-}
-
-/* To the front, so that what comes next has room. */
-static void move_up(struct conn *conn)
-{
-	if (conn->in_at && conn->in_len)
-		memmove(conn->in, conn->in + conn->in_at, conn->in_len);
-	conn->in_at = 0;
 }
 
 /* Hand on what is whole, as far as the limits let it. */
 static void dispatch(struct conn *conn)
 {
-	uint64_t end_ns = lap_now_ns() + TURN_NS;
 	struct err err = { 0 };
 	int r = WIRE_WHOLE;
 
 	conn->dispatching = true;
-	while (r == WIRE_WHOLE && conn->in_len && may_dispatch(conn) && lap_now_ns() < end_ns) {
-		r = wire_scanner_feed(&conn->scanner, conn->in + conn->in_at, conn->in_len, &err);
+	while (r == WIRE_WHOLE && conn->in_len && may_dispatch(conn)) {
+		r = wire_scanner_feed(&conn->scanner, conn->in, conn->in_len, &err);
 		if (r == WIRE_WHOLE && dispatch_one(conn, conn->scanner.offset, &err) < 0)
 			r = -EBADMSG;
 	}
-	move_up(conn);
 	conn->held_up = r == WIRE_WHOLE && conn->in_len;
-	if (r == WIRE_MORE)
-		r = check_arrivals(conn, &err);
 	if (r < 0)
 		refuse(conn, &err);
 	conn->dispatching = false;
@@ -333,8 +281,8 @@ static void note_arrival(struct conn *conn, const int *fds, const struct socket_
 	conn->session.service->n_fds += received->n_fds;
 }
 
-/* Return: bytes that came, 0 (the end), or a negative errno. */
-static ssize_t receive(struct conn *conn)
+/* Return: 1 (something came), 0 (the end), or a negative errno. */
+static int receive(struct conn *conn)
 {
 	int fds[WIRE_DESCRIPTORS_MAX];
 	struct socket_received received;
@@ -349,7 +297,7 @@ static ssize_t receive(struct conn *conn)
 		return r;
 	conn->in_len += (size_t)received.n;
 	note_arrival(conn, fds, &received);
-	return received.n;
+	return received.n > 0;
 }
 
 /* A large message was here: do not keep its memory for the next small one. */
@@ -361,12 +309,14 @@ static void shrink(struct conn *conn)
 	conn->in_capacity = 0;
 }
 
-static void serve_readable(struct conn *conn)
+static void on_readable(evutil_socket_t sock, short what, void *arg)
 {
-	ssize_t r = READ_SIZE;
+	struct conn *conn = arg;
+	int r = 1;
 
-	/* On after a full buffer only: the usual request is small, and its client waits for the answer. */
-	for (unsigned i = 0; i < READS_A_TURN && r == READ_SIZE && may_read(conn); i++) {
+	(void)sock;
+	(void)what;
+	for (unsigned i = 0; i < READS_A_TURN && r > 0 && may_read(conn); i++) {
 		r = receive(conn);
 		if (r > 0)
 			dispatch(conn);
@@ -381,24 +331,6 @@ static void serve_readable(struct conn *conn)
 		conn_free(conn);
 	else
 		watch(conn);
-}
-
-static void on_readable(evutil_socket_t sock, short what, void *arg)
-{
-	uint64_t began_ns = lap_now_ns();
-
-	(void)sock;
-	(void)what;
-	serve_readable(arg);
-	lap_end(began_ns);
-}
-
-static void on_again(evutil_socket_t sock, short what, void *arg)
-{
-	struct conn *conn = arg;
-
-	conn->paused = false;
-	on_writable(sock, what, conn);
 }
 
 static void on_hung_up(evutil_socket_t sock, short what, void *arg)
@@ -438,10 +370,9 @@ static void watch(struct conn *conn)
 		(void)event_del(conn->readable);
 		(void)event_add(conn->hung_up, NULL);
 	}
-	conn->conns->starved |= may_dispatch(conn) && !conn->held_up && !may_read(conn);
-	if (conn->held_up && may_dispatch(conn)) /* there was no time: at the next turn of the loop */
-		(void)evtimer_add(conn->again, &at_once);
-	if ((!list_is_empty(&conn->out) && !conn->paused) || (conn->closing && conn->session.n_requests == 0))
+	conn->conns->starved |= may_dispatch(conn) && !may_read(conn);
+	if (!list_is_empty(&conn->out) || (conn->held_up && may_dispatch(conn)) ||
+	    (conn->closing && conn->session.n_requests == 0))
 		(void)event_add(conn->writable, NULL);
 	else
 		(void)event_del(conn->writable);
@@ -464,8 +395,7 @@ void conn_new(struct conns *conns, int sock, uid_t uid)
 	conn->readable = event_new(conns->base, sock, EV_READ | EV_PERSIST, on_readable, conn);
 	conn->writable = event_new(conns->base, sock, EV_WRITE | EV_PERSIST, on_writable, conn);
 	conn->hung_up = event_new(conns->base, sock, EV_CLOSED | EV_PERSIST, on_hung_up, conn);
-	conn->again = evtimer_new(conns->base, on_again, conn);
-	if (!conn->readable || !conn->writable || !conn->hung_up || !conn->again)
+	if (!conn->readable || !conn->writable || !conn->hung_up)
 		abort();
 	list_append(&conns->open, &conn->link);
 	conns->n++;

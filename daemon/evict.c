@@ -57,7 +57,7 @@ static struct space_gap tell_waiters(struct evict *evict)
 		if (space_gap_is_closed(gap)) {
 			told += waiter->need;
 			tell(waiter, 0, NULL);
-		} else if (!waiter->may_evict && catalog_totals(evict->parts.catalog).leaving == 0) {
+		} else if (!waiter->may_evict && !evict->leaving) {
 			refuse(evict, waiter);
 		} else {
 			return waiter->may_evict ? gap : (struct space_gap){ 0 };
@@ -139,7 +139,7 @@ void evict_gc_cancel(struct evict_gc *gc)
 /* What the first gc still wants to go; those that want nothing more are ended. */
 static uint64_t gc_wants(struct evict *evict)
 {
-	uint64_t leaving = catalog_totals(evict->parts.catalog).leaving;
+	uint64_t leaving = evict->leaving;
 	struct evict_gc *gc;
 
 	while ((gc = evict_first_gc(evict))) {
@@ -158,7 +158,7 @@ static uint64_t gc_wants(struct evict *evict)
 
 struct evict_goal evict_goal(struct evict *evict)
 {
-	uint64_t leaving = catalog_totals(evict->parts.catalog).leaving;
+	uint64_t leaving = evict->leaving;
 	struct space_gap gap = tell_waiters(evict), surplus = { 0 };
 	uint64_t of_gc = gc_wants(evict), of_cap, of_disk;
 
@@ -319,11 +319,14 @@ void evict_free(struct evict *evict)
 	free(evict);
 }
 
-void evict_start(struct evict *evict)
+void evict_start(struct evict *evict, bool was_clean)
 {
 	struct space_limits limits = space_levels(evict->parts.space).limits;
 
 	evict->started = true;
+	evict->is_settled = was_clean;
+	if (!was_clean)
+		evict_pin_tags(evict);
 	evict_measure(evict);
 	if (limits.max_size || limits.min_free)
 		(void)event_add(evict->tick, &tick_interval);
@@ -338,9 +341,14 @@ void evict_stop(struct evict *evict)
 	evict_run_kick(evict);
 }
 
+bool evict_is_settled(const struct evict *evict)
+{
+	return evict->is_settled;
+}
+
 bool evict_is_busy(const struct evict *evict)
 {
-	return evict->running || evict->n_batches || !list_is_empty(&evict->rehearsals) ||
+	return evict->running || evict->n_batches || evict->pins || !list_is_empty(&evict->rehearsals) ||
 	       !list_is_empty(&evict->waiters) || !list_is_empty(&evict->gcs) ||
 	       usage_is_measuring(evict->parts.usage);
 }

@@ -69,8 +69,16 @@ struct evict *evict_new(const struct evict_parts *parts);
 void evict_free(struct evict *evict); /* when it is not busy */
 DEFINE_AUTO(evict);
 
-/* The index is read: measure the store, and watch its levels from now on. */
-void evict_start(struct evict *evict);
+/**
+ * The index is read: measure the store, and watch its levels from now on.
+ *
+ * @was_clean  the last stop was: else an index may have been lost, and with it what the tagged trees are, and
+ *             they are read first
+ */
+void evict_start(struct evict *evict, bool was_clean);
+
+/* Were all tagged trees read since then? If not, this stop is not clean. */
+bool evict_is_settled(const struct evict *evict);
 
 /* The daemon stops: evict for those only who wait for room. */
 void evict_stop(struct evict *evict);

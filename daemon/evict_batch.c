@@ -117,6 +117,7 @@ static void settle(struct evict *evict, struct condemned *blob, struct index_bat
 
 	claims_settle(evict->parts.claims, &row->digest);
 	catalog_leaving(evict->parts.catalog, -(int64_t)allocated_of(row));
+	evict->leaving -= allocated_of(row);
 	if (!blob->is_gone) {
 		restore(evict->parts.catalog, blob);
 		return;
@@ -170,6 +171,7 @@ bool evict_batch_add(struct evict *evict, const struct digest *digest, bool must
 		if (row.kinds & 1u << kind)
 			entry = catalog_drop(catalog, entry, kind);
 	catalog_leaving(catalog, (int64_t)allocated_of(&row));
+	evict->leaving += allocated_of(&row);
 	return true;
 }
 

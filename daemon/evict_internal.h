@@ -29,6 +29,7 @@ enum evict_tree_state {
 	TREE_STAYS,    /* its row could not be dropped */
 };
 
+struct evict_pins;
 struct evict_probe;
 struct evict_rehearsal;
 
@@ -39,6 +40,8 @@ struct evict {
 	struct event *tick;  /* measure now and then */
 	struct event *retry; /* look again at what says no word when it is done */
 	bool started, stopping;
+	bool is_settled;         /* every tree that a tag names is cached */
+	struct evict_pins *pins; /* tagged trees that are not cached are being found; or NULL */
 
 	/* Who wants room. */
 	struct list waiters;
@@ -71,6 +74,7 @@ struct evict {
 	uint64_t released;         /* bytes of the blobs that it gave back so far */
 	struct evict_batch *batch; /* being gathered */
 	size_t n_batches;          /* with workers */
+	uint64_t leaving;          /* bytes of the blobs in batches */
 };
 
 /* ---- evict.c ---- */
@@ -108,6 +112,11 @@ void evict_probe_start(struct evict *evict, const struct tree_victim *victim);
 
 /* Go on. Return: is more to be done now? When it ends, the tree was passed over, or it is evict->probed. */
 bool evict_probe_step(struct evict *evict);
+
+/* ---- evict_pins.c ---- */
+
+/* Have all trees cached that a tag names; nothing is evicted until that is done. */
+void evict_pin_tags(struct evict *evict);
 
 /* ---- evict_batch.c ---- */
 

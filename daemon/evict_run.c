@@ -246,7 +246,7 @@ static bool run_step(struct slice *slice)
 	struct evict *evict = CONTAINER_OF(slice, struct evict, slice);
 	struct evict_goal goal;
 
-	if (!evict->started)
+	if (!evict->started || evict->pins)
 		return false;
 	if (evict->probe)
 		return evict_probe_step(evict);

@@ -148,12 +148,69 @@ static bool is_here(struct request *request, const struct digest *digest)
 	       catalog_has(request->cache->catalog, digest, BLOB_EXEC);
 }
 
-static void set_tag(struct request *request, const struct tag_params *params)
-{
-	AUTO_FREE char *name = xmemdupz(params->name.data, params->name.len);
-	struct index_tag tag = { .name = name, .digest = params->digest, .uid = request->session->uid };
+/* A tag on its way into the index: what it names is kept meanwhile. */
+struct tagging {
+	struct request *request;
+	char *name;
+	struct digest digest;
+	uid_t uid;
+	struct tree_request tree;
+	bool holds_tree;
+};
 
-	tags_set(request->cache->tags, &tag, on_tagged, request);
+static void on_tag_set(void *ctx, int r, const struct err *err)
+{
+	struct tagging *tagging = ctx;
+	struct cache *cache = tagging->request->cache;
+
+	if (tagging->holds_tree)
+		trees_unhold(cache->trees, &tagging->digest);
+	catalog_release(cache->catalog, &tagging->digest, 0);
+	on_tagged(tagging->request, r, err);
+	free(tagging->name);
+	free(tagging);
+}
+
+static void set_tag(struct tagging *tagging)
+{
+	struct index_tag tag = {
+		.name = tagging->name,
+		.digest = tagging->digest,
+		.uid = tagging->uid,
+	};
+
+	tags_set(tagging->request->cache->tags, &tag, on_tag_set, tagging);
+}
+
+/* It is a tree of its own now, or it cannot be read, and the tag pins a blob. */
+static void on_tree_kept(struct tree_request *tree, int r)
+{
+	struct tagging *tagging = CONTAINER_OF(tree, struct tagging, tree);
+
+	if (r == 0)
+		node_put(tree->node);
+	tagging->holds_tree = trees_hold(tagging->request->cache->trees, &tagging->digest);
+	set_tag(tagging);
+}
+
+/* A tree that is there as a part of another is cached as one of its own: the other may go. */
+static void begin_tag(struct request *request, const struct tag_params *params)
+{
+	struct cache *cache = request->cache;
+	struct tagging *tagging = xcalloc(1, sizeof(*tagging));
+
+	tagging->request = request;
+	tagging->name = xmemdupz(params->name.data, params->name.len);
+	tagging->digest = params->digest;
+	tagging->uid = request->session->uid;
+	catalog_hold(cache->catalog, &tagging->digest);
+	tagging->holds_tree = trees_hold(cache->trees, &tagging->digest);
+	if (tagging->holds_tree || !nodes_find(cache->nodes, &tagging->digest)) {
+		set_tag(tagging);
+		return;
+	}
+	tagging->tree.done = on_tree_kept;
+	tree_get(cache->trees, &tagging->digest, TREE_FOR_PUT, &tagging->tree);
 }
 
 void tag_start(struct request *request)
@@ -174,7 +231,7 @@ void tag_start(struct request *request)
 		err_set(&err, ERR_NOT_FOUND, "tag: %s is not in the store", DIGEST_TEXT(&params.digest));
 		request_fail_missing(request, &err, &params.digest, 1);
 	} else {
-		set_tag(request, &params);
+		begin_tag(request, &params);
 	}
 }
 

@@ -38,9 +38,10 @@ struct materialize {
 	struct request *request;
 	struct materialize_params params;
 	struct tree_request tree;
-	struct trees *holder;  /* keeps the tree from eviction; NULL until it does */
-	struct node *node;     /* a reference; NULL for a single file */
-	struct file_node file; /* the single file */
+	struct trees *holder;        /* keeps the tree from eviction; NULL until it does */
+	struct node *node;           /* a reference; NULL for a single file */
+	struct file_node file;       /* the single file */
+	struct catalog *file_holder; /* keeps it from eviction; NULL until it does */
 	struct flight_waiter landing;
 	struct pool_queue *queue;
 	struct plan plan;
@@ -57,6 +58,8 @@ static void materialize_free(struct materialize *m)
 		event_free(m->progress);
 	if (m->holder)
 		trees_unhold(m->holder, &m->params.digest);
+	if (m->file_holder)
+		catalog_release(m->file_holder, &m->params.digest, 0);
 	lease_drop(m->lease);
 	node_put(m->node);
 	pool_queue_free(m->queue);
@@ -251,6 +254,9 @@ static void start_file(struct materialize *m)
 {
 	struct cache *cache = m->request->cache;
 
+	uses_note(cache->uses, &m->params.digest);
+	catalog_hold(cache->catalog, &m->params.digest);
+	m->file_holder = cache->catalog;
 	m->file = (struct file_node){ .name = m->plan.target.name,
 				      .digest = m->params.digest,
 				      .executable = m->params.executable };

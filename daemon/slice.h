@@ -14,7 +14,6 @@
 
 #include "common/auto.h"
 #include "common/list.h"
-#include "daemon/lap.h"
 
 struct event_base;
 struct slicer;
@@ -37,9 +36,6 @@ void slice_init(struct slice *slice, bool (*step)(struct slice *slice));
 void slice_start(struct slicer *slicer, struct slice *slice);
 
 /* Nanoseconds of the monotonic clock. */
-static inline uint64_t slice_now_ns(void)
-{
-	return lap_now_ns();
-}
+uint64_t slice_now_ns(void);
 
 #endif

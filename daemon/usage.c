@@ -102,17 +102,20 @@ static int measure(struct measure_job *measure)
 	return r < 0 ? err_errno(&measure->err, r, "measuring what the store takes on disk") : 0;
 }
 
+static void look_at_fresh(struct blob_store *store, struct catalog_fresh *fresh, size_t n)
+{
+	struct blob_info info;
+
+	for (size_t i = 0; i < n; i++)
+		if (blob_stat(store, &fresh[i].digest, fresh[i].kind, &info, NULL) == 0)
+			fresh[i].allocated = info.allocated;
+}
+
 static enum job_next measure_run(struct job *job)
 {
 	struct measure_job *m = CONTAINER_OF(job, struct measure_job, job);
 
-	for (size_t i = 0; i < m->n_fresh; i++) {
-		struct catalog_fresh *fresh = &m->fresh[i];
-		struct blob_info info;
-
-		if (blob_stat(m->store, &fresh->digest, fresh->kind, &info, NULL) == 0)
-			fresh->allocated = info.allocated;
-	}
+	look_at_fresh(m->store, m->fresh, m->n_fresh);
 	m->r = measure(m);
 	return JOB_DONE;
 }
@@ -193,6 +196,16 @@ static void measure_more(struct usage *usage)
 		list_append(&usage->measured, l);
 	usage->is_measuring = true;
 	pool_submit(usage->queue, &m->job);
+}
+
+void usage_settle(struct usage *usage)
+{
+	AUTO_FREE struct catalog_fresh *fresh = NULL;
+	size_t n = catalog_take_fresh(usage->parts.catalog, &fresh);
+
+	look_at_fresh(usage->parts.store, fresh, n);
+	for (size_t i = 0; i < n; i++)
+		settle(usage, &fresh[i]);
 }
 
 struct usage *usage_new(const struct usage_parts *parts)

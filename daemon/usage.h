@@ -40,6 +40,9 @@ struct usage *usage_new(const struct usage_parts *parts);
 void usage_free(struct usage *usage); /* when nothing is measured */
 DEFINE_AUTO(usage);
 
+/* At the end, when all was synced and no loop runs: put right what fresh blobs take. Blocks. */
+void usage_settle(struct usage *usage);
+
 /* The last measurement; zero before the first. */
 struct usage_levels {
 	uint64_t overhead;  /* bytes of disk beside the blobs' files */

@@ -115,11 +115,12 @@ check 'deleting it again: status 3' exits 3 complains dircache tag -d a-file
 listed_trees() {
 	dircache trees | tail -n +2 | cut -d' ' -f1
 }
-check 'trees are in order of their last use or put' prints "$wide"$'\n'"$odd"$'\n'"$tree" listed_trees
+check 'trees are in order of their last use, put or tag' \
+	prints "$sub"$'\n'"$wide"$'\n'"$odd"$'\n'"$tree" listed_trees
 check 'a tree is used' dircache materialize "$tree" "$dir/out"
-check 'and comes first' prints "$tree"$'\n'"$wide"$'\n'"$odd" listed_trees
+check 'and comes first' prints "$tree"$'\n'"$sub"$'\n'"$wide"$'\n'"$odd" listed_trees
 check 'putting one again is a use' dircache put "$dir/wide"
-check 'too' prints "$wide"$'\n'"$tree"$'\n'"$odd" listed_trees
+check 'too' prints "$wide"$'\n'"$tree"$'\n'"$sub"$'\n'"$odd" listed_trees
 check 'trees --json is JSON' is_json dircache --json trees
 check 'with totals and hits' \
 	says '"files":6,"directories":3,"symlinks":1,"bytes":18,"hits":1' exits 0 dircache --json trees

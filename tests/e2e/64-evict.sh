@@ -17,12 +17,12 @@ declare -A tree
 random_file() { # PATH BYTES
 	head -c "$2" /dev/urandom >"$1"
 }
-random_file "$dir/shared" $M
+random_file "$dir/shared" "$M"
 put_tree() { # NAME...
 	local name
 	for name in "$@"; do
 		mkdir -p "$dir/src/$name/sub"
-		random_file "$dir/src/$name/own" $M
+		random_file "$dir/src/$name/own" "$M"
 		cp "$dir/shared" "$dir/src/$name/sub/shared"
 		printf '#!/bin/sh\necho %s\n' "$name" >"$dir/src/$name/sub/run"
 		chmod +x "$dir/src/$name/sub/run"
@@ -125,7 +125,27 @@ check 'the oldest first' cached_are two one four
 check 'then the next' eval 'gc_bytes $M >/dev/null && cached_are two one'
 check 'and the others are whole' use one two
 check 'sizes are those that du finds' as_du_has_it
-check 'nobody else may do that' says 'usage' exits 2 dircache gc --to much
+check 'a size is a number' says 'is no size' exits 2 dircache gc --to much
+
+# ---- a tag on a part of a tree, and tags alone ----
+
+tagged_part_stays() {
+	local part
+	dircache gc --to 0 && put_tree whole && part=$(dircache put "$dir/src/whole/sub") &&
+		dircache materialize "${tree[whole]}" "$out/whole" || return
+	stop_daemon && rm -rf "$store" && start_daemon && dircache put "$dir/src/whole" || return
+	prints 1 counter trees && dircache tag part "$part" && dircache gc --to 0 && prints 1 counter trees &&
+		gone whole && rm -rf "$out/whole" && dircache materialize part "$out/whole" &&
+		same_tree "$dir/src/whole/sub" "$out/whole"
+}
+check 'a part of a tree that has a tag stays whole' tagged_part_stays
+check 'a file too' eval 'dircache tag file "$(dircache put "$dir/shared")" && dircache gc --to 0 && dircache has "$(digest_of "$dir/shared")"'
+lost_index() {
+	stop_daemon && rm "$store"/index.sqlite* && start_daemon && dircache gc --to 0 &&
+		rm -rf "$out/whole" && dircache materialize part "$out/whole" &&
+		same_tree "$dir/src/whole/sub" "$out/whole"
+}
+check 'so does what has a tag when the index is lost' lost_index
 check 'the daemon stops' stop_daemon
 
 # ---- a cap ----
