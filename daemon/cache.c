@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/path.h"
 #include "daemon/disk.h"
+#include "daemon/lap.h"
 #include "daemon/reserve.h"
 
 enum { LOAD_STEP = 32 }; /* trees taken in between two looks at the clock */
@@ -38,12 +39,16 @@ static int lock_store(struct cache *cache, struct err *err)
 			*pid ? pid : "unknown");
 		return r;
 	}
-	if (r < 0)
-		return err_errno(err, r, "locking the store '%s'", cache->config.store);
-	/* Of one length, so that it needs no new block where the disk is full; and only a courtesy. */
+	return r < 0 ? err_errno(err, r, "locking the store '%s'", cache->config.store) : 0;
+}
+
+/* Of one length, so that it needs no new block where the disk is full; and only a courtesy. */
+static void name_holder(struct cache *cache)
+{
+	char pid[32];
+
 	(void)snprintf(pid, sizeof(pid), "%-10d\n", (int)getpid());
 	(void)disk_write_full(cache->lock_fd, pid, strlen(pid));
-	return 0;
 }
 
 static int open_blobs(struct cache *cache, struct err *err)
@@ -67,7 +72,10 @@ static int open_store(struct cache *cache, struct err *err)
 	cache->store_fd = disk_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 	if (cache->store_fd < 0)
 		return err_errno(err, cache->store_fd, "opening the store '%s'", path);
-	if ((r = lock_store(cache, err)) < 0 || (r = open_blobs(cache, err)) < 0)
+	if ((r = lock_store(cache, err)) < 0 || (r = index_check_version(cache->store_fd, err)) < 0)
+		return r;
+	name_holder(cache);
+	if ((r = open_blobs(cache, err)) < 0)
 		return r;
 	if ((r = blob_store_is_empty(cache->store, err)) < 0)
 		return r;
@@ -469,6 +477,9 @@ const struct counters *cache_count(struct cache *cache)
 	cache->counters.trees = trees_n(cache->trees);
 	cache->counters.tags = cache->ready ? tags_n(cache->tags) : 0;
 	cache->counters.leases = leases_n(cache->leases);
+	cache->counters.loop_longest_us = lap_longest_ns() / 1000;
+	cache->counters.constructions_active = nodes_n_under_way(cache->nodes);
+	cache->counters.fetches_active = flights_n(cache->flights);
 	cache->counters.uptime_seconds = (slice_now_ns() - cache->started_ns) / 1000000000u;
 	return &cache->counters;
 }

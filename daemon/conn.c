@@ -8,11 +8,15 @@
 
 #include "common/alloc.h"
 #include "common/socket.h"
+#include "daemon/lap.h"
 
 enum {
 	READ_SIZE = 64 * 1024,
-	READS_A_TURN = 4, /* then other connections get theirs */
+	READS_A_TURN = 4, /* then other connections get theirs, */
+	TURN_NS = 300000, /* as after so long */
 };
+
+static const struct timeval at_once = { 0 }, a_while = { .tv_usec = 20000 };
 
 /* Descriptors that came with the byte before a position of the stream. */
 struct arrival {
@@ -35,11 +39,13 @@ struct conn {
 	struct conns *conns;
 	struct list link;
 	int sock;
-	struct event *readable, *writable, *hung_up; /* the last while it is not read, and so cannot tell */
+	struct event *readable, *writable;
+	struct event *hung_up; /* while it is not read, and so cannot tell */
+	struct event *again;   /* a timer: until it may have time, or send a descriptor */
 
-	char *in; /* bytes from the first one of the current message on */
-	size_t in_len, in_capacity;
-	uint64_t in_start; /* the stream's position of in[0] */
+	char *in; /* bytes; those of the current message begin at in_at */
+	size_t in_at, in_len, in_capacity;
+	uint64_t in_start; /* the stream's position of in[in_at] */
 	struct wire_scanner scanner;
 	struct arrival *arrivals; /* oldest first */
 	size_t n_arrivals, arrivals_capacity;
@@ -48,7 +54,8 @@ struct conn {
 	size_t out_len;
 
 	bool dispatching; /* a request may end from within, and must not start reading again below */
-	bool held_up;     /* whole messages may be in `in`, for which there was no room */
+	bool held_up;     /* whole messages may be in `in`, for which there was no room or time */
+	bool paused;      /* sends nothing until `again` */
 	bool closing;     /* send what is there, then close: the peer sent nonsense, or nothing more */
 	bool dead;        /* free it as soon as nobody is inside */
 };
@@ -91,6 +98,7 @@ static void conn_free(struct conn *conn)
 	event_free(conn->readable);
 	event_free(conn->writable);
 	event_free(conn->hung_up);
+	event_free(conn->again);
 	(void)close(conn->sock);
 	list_remove(&conn->link);
 	conns->n--;
@@ -103,16 +111,28 @@ static void conn_free(struct conn *conn)
 
 /* ---- out ---- */
 
+/*
+ * Too many descriptors of our user are on their way in sockets, and there is no event for their arrival: the
+ * socket is writable all the while.
+ */
+static void pause_sending(struct conn *conn)
+{
+	conn->paused = true;
+	(void)evtimer_add(conn->again, &a_while);
+}
+
 /* Return: 0 when all is sent, -EAGAIN, or why the peer cannot be reached. */
 static int flush(struct conn *conn)
 {
-	while (!list_is_empty(&conn->out)) {
+	while (!list_is_empty(&conn->out) && !conn->paused) {
 		struct outgoing *out = LIST_ENTRY(conn->out.next, struct outgoing, link);
 		ssize_t n = socket_send(conn->sock, out->bytes + out->sent, out->len - out->sent, &out->fd,
 					out->fd >= 0 ? 1 : 0);
 
+		if (n == -ETOOMANYREFS)
+			pause_sending(conn);
 		if (n < 0)
-			return (int)n;
+			return n == -ETOOMANYREFS ? -EAGAIN : (int)n;
 		if (out->fd >= 0)
 			cache_close_fds(conn->session.service->cache, &out->fd, 1);
 		out->fd = -1;
@@ -121,14 +141,14 @@ static int flush(struct conn *conn)
 		if (out->sent == out->len)
 			outgoing_free(conn, out);
 	}
-	return 0;
+	return conn->paused ? -EAGAIN : 0;
 }
 
 static void flush_or_die(struct conn *conn)
 {
 	int r = flush(conn);
 
-	if (r < 0 && r != -EAGAIN && r != -ETOOMANYREFS)
+	if (r < 0 && r != -EAGAIN)
 		conn->dead = true;
 	if (r == 0 && conn->closing && conn->session.n_requests == 0)
 		conn->dead = true;
@@ -155,12 +175,8 @@ static void conn_send(struct session *session, char *bytes, size_t len, int fd)
 	watch(conn);
 }
 
-static void on_writable(evutil_socket_t sock, short what, void *arg)
+static void serve_writable(struct conn *conn)
 {
-	struct conn *conn = arg;
-
-	(void)sock;
-	(void)what;
 	flush_or_die(conn);
 	if (conn->dead) {
 		conn_free(conn);
@@ -169,6 +185,16 @@ static void on_writable(evutil_socket_t sock, short what, void *arg)
 	if (conn->held_up)
 		dispatch(conn);
 	watch(conn);
+}
+
+static void on_writable(evutil_socket_t sock, short what, void *arg)
+{
+	uint64_t began_ns = lap_now_ns();
+
+	(void)sock;
+	(void)what;
+	serve_writable(arg);
+	lap_end(began_ns);
 }
 
 /* ---- in ---- */
@@ -207,7 +233,7 @@ static bool may_dispatch(const struct conn *conn)
 
 static bool may_read(const struct conn *conn)
 {
-	return may_dispatch(conn) && conn->session.service->n_fds < conn->conns->max_fds;
+	return may_dispatch(conn) && !conn->held_up && conn->session.service->n_fds < conn->conns->max_fds;
 }
 
 /* What the peer sent is no message: say so, and listen no more. */
@@ -233,28 +259,54 @@ static int dispatch_one(struct conn *conn, size_t len, struct err *err)
 	bool truncated;
 	size_t n_fds;
 	int *fds = take_arrivals(conn, conn->in_start + len, &n_fds, &truncated);
-	char *bytes = xmemdupz(conn->in, len);
+	char *bytes = xmemdupz(conn->in + conn->in_at, len);
 
 	conn->in_start += len;
+	conn->in_at += len;
 	conn->in_len -= len;
-	memmove(conn->in, conn->in + len, conn->in_len);
 	wire_scanner_init(&conn->scanner, &wire_default_limits);
 	return request_start(&conn->session, bytes, len, fds, n_fds, truncated, err);
+}
+
+/* What came with a message that is not whole yet. */
+static int check_arrivals(const struct conn *conn, struct err *err)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < conn->n_arrivals; i++)
+		n += conn->arrivals[i].n;
+	if (n <= WIRE_DESCRIPTORS_MAX)
+		return WIRE_MORE;
+	err_set(err, ERR_RESOURCE_EXHAUSTED, "more than %d descriptors came with one message",
+		WIRE_DESCRIPTORS_MAX);
+	return -EBADMSG;
+}
+
+/* To the front, so that what comes next has room. */
+static void move_up(struct conn *conn)
+{
+	if (conn->in_at && conn->in_len)
+		memmove(conn->in, conn->in + conn->in_at, conn->in_len);
+	conn->in_at = 0;
 }
 
 /* Hand on what is whole, as far as the limits let it. */
 static void dispatch(struct conn *conn)
 {
+	uint64_t end_ns = lap_now_ns() + TURN_NS;
 	struct err err = { 0 };
 	int r = WIRE_WHOLE;
 
 	conn->dispatching = true;
-	while (r == WIRE_WHOLE && conn->in_len && may_dispatch(conn)) {
-		r = wire_scanner_feed(&conn->scanner, conn->in, conn->in_len, &err);
+	while (r == WIRE_WHOLE && conn->in_len && may_dispatch(conn) && lap_now_ns() < end_ns) {
+		r = wire_scanner_feed(&conn->scanner, conn->in + conn->in_at, conn->in_len, &err);
 		if (r == WIRE_WHOLE && dispatch_one(conn, conn->scanner.offset, &err) < 0)
 			r = -EBADMSG;
 	}
+	move_up(conn);
 	conn->held_up = r == WIRE_WHOLE && conn->in_len;
+	if (r == WIRE_MORE)
+		r = check_arrivals(conn, &err);
 	if (r < 0)
 		refuse(conn, &err);
 	conn->dispatching = false;
@@ -281,8 +333,8 @@ static void note_arrival(struct conn *conn, const int *fds, const struct socket_
 	conn->session.service->n_fds += received->n_fds;
 }
 
-/* Return: 1 (something came), 0 (the end), or a negative errno. */
-static int receive(struct conn *conn)
+/* Return: bytes that came, 0 (the end), or a negative errno. */
+static ssize_t receive(struct conn *conn)
 {
 	int fds[WIRE_DESCRIPTORS_MAX];
 	struct socket_received received;
@@ -297,7 +349,7 @@ static int receive(struct conn *conn)
 		return r;
 	conn->in_len += (size_t)received.n;
 	note_arrival(conn, fds, &received);
-	return received.n > 0;
+	return received.n;
 }
 
 /* A large message was here: do not keep its memory for the next small one. */
@@ -309,14 +361,12 @@ static void shrink(struct conn *conn)
 	conn->in_capacity = 0;
 }
 
-static void on_readable(evutil_socket_t sock, short what, void *arg)
+static void serve_readable(struct conn *conn)
 {
-	struct conn *conn = arg;
-	int r = 1;
+	ssize_t r = READ_SIZE;
 
-	(void)sock;
-	(void)what;
-	for (unsigned i = 0; i < READS_A_TURN && r > 0 && may_read(conn); i++) {
+	/* On after a full buffer only: the usual request is small, and its client waits for the answer. */
+	for (unsigned i = 0; i < READS_A_TURN && r == READ_SIZE && may_read(conn); i++) {
 		r = receive(conn);
 		if (r > 0)
 			dispatch(conn);
@@ -331,6 +381,24 @@ static void on_readable(evutil_socket_t sock, short what, void *arg)
 		conn_free(conn);
 	else
 		watch(conn);
+}
+
+static void on_readable(evutil_socket_t sock, short what, void *arg)
+{
+	uint64_t began_ns = lap_now_ns();
+
+	(void)sock;
+	(void)what;
+	serve_readable(arg);
+	lap_end(began_ns);
+}
+
+static void on_again(evutil_socket_t sock, short what, void *arg)
+{
+	struct conn *conn = arg;
+
+	conn->paused = false;
+	on_writable(sock, what, conn);
 }
 
 static void on_hung_up(evutil_socket_t sock, short what, void *arg)
@@ -370,9 +438,10 @@ static void watch(struct conn *conn)
 		(void)event_del(conn->readable);
 		(void)event_add(conn->hung_up, NULL);
 	}
-	conn->conns->starved |= may_dispatch(conn) && !may_read(conn);
-	if (!list_is_empty(&conn->out) || (conn->held_up && may_dispatch(conn)) ||
-	    (conn->closing && conn->session.n_requests == 0))
+	conn->conns->starved |= may_dispatch(conn) && !conn->held_up && !may_read(conn);
+	if (conn->held_up && may_dispatch(conn)) /* there was no time: at the next turn of the loop */
+		(void)evtimer_add(conn->again, &at_once);
+	if ((!list_is_empty(&conn->out) && !conn->paused) || (conn->closing && conn->session.n_requests == 0))
 		(void)event_add(conn->writable, NULL);
 	else
 		(void)event_del(conn->writable);
@@ -395,7 +464,8 @@ void conn_new(struct conns *conns, int sock, uid_t uid)
 	conn->readable = event_new(conns->base, sock, EV_READ | EV_PERSIST, on_readable, conn);
 	conn->writable = event_new(conns->base, sock, EV_WRITE | EV_PERSIST, on_writable, conn);
 	conn->hung_up = event_new(conns->base, sock, EV_CLOSED | EV_PERSIST, on_hung_up, conn);
-	if (!conn->readable || !conn->writable || !conn->hung_up)
+	conn->again = evtimer_new(conns->base, on_again, conn);
+	if (!conn->readable || !conn->writable || !conn->hung_up || !conn->again)
 		abort();
 	list_append(&conns->open, &conn->link);
 	conns->n++;

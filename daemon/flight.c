@@ -30,6 +30,7 @@ struct flight {
 	struct flights *flights;
 	struct list waiters;
 	struct list link; /* wanted */
+	uint64_t used;    /* what the catalog said of it then; */
 	bool was_known;   /* the catalog had it: coming back is healing */
 	struct room_waiter room;
 };
@@ -108,6 +109,16 @@ static void note_landed(const struct flight *flight)
 		parts->counters->healed_blobs++;
 }
 
+/* Did a put store the kind since this began? The worker may have looked before that. */
+static bool was_stored_meanwhile(const struct flight *flight)
+{
+	const struct catalog *catalog = flight->flights->parts.catalog;
+	const struct catalog_entry *entry = catalog_find(catalog, &flight->digest);
+
+	return catalog_has(catalog, &flight->digest, flight->kind) &&
+	       (!flight->was_known || entry->used != flight->used);
+}
+
 /* The store has the kind no more: nor have the catalog and the index. */
 static void note_lost(const struct flight *flight)
 {
@@ -178,7 +189,9 @@ static void flight_done(struct job *job)
 	int r = flight->r == BLOB_EXISTS ? 0 : flight->r;
 
 	flights->parts.counters->tampered_blobs += flight->n_changed;
-	if (r == 0)
+	if (r == BLOB_MISSING && was_stored_meanwhile(flight))
+		r = 0;
+	else if (r == 0)
 		note_landed(flight);
 	else if (r == BLOB_MISSING)
 		note_lost(flight);
@@ -194,8 +207,10 @@ static void flight_done(struct job *job)
 static struct flight *start(struct flights *flights, const struct digest *digest, enum blob_kind kind,
 			    bool links_used_up)
 {
+	const struct catalog_entry *known = catalog_find(flights->parts.catalog, digest);
 	struct flight *flight = xcalloc(1, sizeof(*flight));
 
+	flight->used = known ? known->used : 0;
 	flight->key = flight_key(flights, digest, kind);
 	flight->digest = *digest;
 	flight->kind = kind;

@@ -84,6 +84,13 @@ struct index_sink {
 };
 
 /**
+ * Look whether the index in a store is of a newer version, before anything there is changed.
+ *
+ * A version that only its WAL has yet is seen by index_load(). Blocks on disk. Return: 0, or -EPROTO with err.
+ */
+int index_check_version(int store_fd, struct err *err);
+
+/**
  * Make the index; opens nothing yet.
  *
  * @folder  STORE's path, borrowed for good: index.sqlite is in it
@@ -94,8 +101,8 @@ struct index *index_new(struct event_base *base, const char *folder);
 
 /**
  * Open (or create) the database on the lane, read all of it into the sink, then call done on the loop.
- * The store is marked as not cleanly stopped before the first value is read. A damaged index is set aside, as
- * index.sqlite.damaged-N with its WAL, and a new one takes its place.
+ * The store is marked as not cleanly stopped before the first value is read. A damaged index is set aside,
+ * as index.sqlite.damaged-N with its WAL, and a new one takes its place.
  *
  * done gets r < 0 with err: -EPROTO for a store of a newer version, or what SQLite or the disk said.
  */

@@ -148,22 +148,18 @@ static int refuse_version(int64_t version, struct err *err)
 }
 
 /*
- * Make the file, private whatever the umask, and look at the version in its header (SQLite's file
- * format, 1.3: four bytes at 60). SQLite itself would leave a WAL beside a store that we must not touch.
+ * Look at the header of the file (SQLite's file format, 1.3): the version is in four bytes at 60. SQLite
+ * itself would leave a WAL beside a store that we must not touch.
  */
-static int prepare_file(const char *path, struct err *err)
+static int check_header(int fd, struct err *err)
 {
-	AUTO_CLOSE int fd = disk_openat(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
 	uint8_t header[100];
 	const uint8_t *v = &header[60];
+	ssize_t n = disk_pread(fd, header, sizeof(header), 0);
 	uint32_t version;
-	ssize_t n;
 
-	if (fd < 0)
-		return err_errno(err, fd, "opening the index '%s'", path);
-	n = disk_pread(fd, header, sizeof(header), 0);
 	if (n < 0)
-		return err_errno(err, (int)n, "reading the index '%s'", path);
+		return err_errno(err, (int)n, "reading the index");
 	if ((size_t)n < sizeof(header) || memcmp(header, "SQLite format 3", 16) != 0)
 		return 0; /* new, or SQLite will say what it thinks of it */
 	version = (uint32_t)v[0] << 24 | (uint32_t)v[1] << 16 | (uint32_t)v[2] << 8 | v[3];
@@ -172,7 +168,27 @@ static int prepare_file(const char *path, struct err *err)
 	if (header[18] <= FORMAT_MAX && header[19] <= FORMAT_MAX)
 		return 0;
 	/* SQLite would read it, and call it read-only. */
-	return err_errno(err, -EUCLEAN, "opening the index '%s'", path);
+	return err_errno(err, -EUCLEAN, "opening the index");
+}
+
+int index_check_version(int store_fd, struct err *err)
+{
+	AUTO_CLOSE int fd = disk_openat(store_fd, "index.sqlite", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	struct err words = { 0 };
+
+	if (fd < 0 || check_header(fd, &words) != -EPROTO)
+		return 0; /* whatever else is wrong with it comes to light when it is opened */
+	if (err)
+		*err = words;
+	return -EPROTO;
+}
+
+/* Make the file, private whatever the umask. */
+static int prepare_file(const char *path, struct err *err)
+{
+	AUTO_CLOSE int fd = disk_openat(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
+
+	return fd < 0 ? err_errno(err, fd, "opening the index '%s'", path) : check_header(fd, err);
 }
 
 /* As long as the version is not known nothing may be written, not even what a WAL holds into the database. */

@@ -278,6 +278,11 @@ bool nodes_dozing(const struct nodes *nodes)
 	return !list_is_empty(&nodes->drowsy);
 }
 
+size_t nodes_n_under_way(const struct nodes *nodes)
+{
+	return nodes->n_working;
+}
+
 bool nodes_releasing(const struct nodes *nodes)
 {
 	return !list_is_empty(&nodes->dying) || !list_is_empty(&nodes->unread) || nodes->n_chores;
@@ -285,5 +290,7 @@ bool nodes_releasing(const struct nodes *nodes)
 
 bool nodes_busy(const struct nodes *nodes)
 {
+	assert(nodes->n_working || (!nodes->n_blobs && !nodes->unproven.n &&
+				    list_is_empty(&nodes->scanning) && list_is_empty(&nodes->settled)));
 	return nodes->n_working || nodes->n_jobs || nodes_dozing(nodes) || nodes_releasing(nodes);
 }

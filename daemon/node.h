@@ -145,6 +145,9 @@ uint64_t nodes_memory(const struct nodes *nodes);
 
 size_t nodes_n(const struct nodes *nodes);
 
+/* Nodes that are neither resolved nor failed yet. */
+size_t nodes_n_under_way(const struct nodes *nodes);
+
 /* Loads, scans, settlements and releases under way. */
 bool nodes_busy(const struct nodes *nodes);
 

@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/alloc.h"
+#include "daemon/lap.h"
 
 enum { DONE_SLICE_NS = 500 * 1000 };
 
@@ -166,18 +166,10 @@ static void collect_finished(struct pool *pool)
 	unlock(&pool->finished_lock);
 }
 
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
 static void on_finished(evutil_socket_t fd, short what, void *ctx)
 {
 	struct pool *pool = ctx;
-	int64_t end_ns = now_ns() + DONE_SLICE_NS;
+	uint64_t began_ns = lap_now_ns();
 	struct list *l;
 
 	(void)fd;
@@ -188,12 +180,13 @@ static void on_finished(evutil_socket_t fd, short what, void *ctx)
 
 		job->done(job);
 		atomic_fetch_sub_explicit(&pool->n_jobs, 1, memory_order_relaxed);
-		if (now_ns() >= end_ns)
+		if (lap_now_ns() >= began_ns + DONE_SLICE_NS)
 			break;
 	}
 	/* Not event_active(), which would have us run again before the loop looks at its other events. */
 	if (!list_is_empty(&pool->to_do))
 		kick(pool);
+	lap_end(began_ns);
 }
 
 /* Start what workers can be; all signals are blocked in them. Return: 0, or a negative errno. */

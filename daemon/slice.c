@@ -2,22 +2,14 @@
 #include "daemon/slice.h"
 
 #include <event2/event.h>
-#include <time.h>
 
 #include "common/alloc.h"
+#include "daemon/lap.h"
 
 struct slicer {
 	struct event *turn; /* a timer of zero: fires once the loop has looked at its descriptors */
 	struct list waiting;
 };
-
-uint64_t slice_now_ns(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static void schedule(struct slicer *slicer)
 {
@@ -29,7 +21,7 @@ static void schedule(struct slicer *slicer)
 static void on_turn(evutil_socket_t fd, short what, void *arg)
 {
 	struct slicer *slicer = arg;
-	uint64_t end = slice_now_ns() + SLICE_NS;
+	uint64_t began_ns = lap_now_ns();
 	struct list *l;
 
 	(void)fd;
@@ -40,11 +32,12 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 		if (slice->step(slice) &&
 		    list_is_empty(&slice->link)) /* it may have been started from within */
 			list_append(&slicer->waiting, &slice->link);
-		if (slice_now_ns() >= end)
+		if (lap_now_ns() >= began_ns + SLICE_NS)
 			break;
 	}
 	if (!list_is_empty(&slicer->waiting))
 		schedule(slicer);
+	lap_end(began_ns);
 }
 
 struct slicer *slicer_new(struct event_base *base)

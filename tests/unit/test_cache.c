@@ -138,7 +138,7 @@ END_TEST
 
 START_TEST(an_index_of_a_newer_version_is_reported_and_left_alone)
 {
-	struct loading loading = { .r = 1 };
+	struct cache_config config = { .store = store_path, .n_workers = 1, .limits = tree_default_limits };
 	char path[96];
 	int fd;
 
@@ -148,13 +148,11 @@ START_TEST(an_index_of_a_newer_version_is_reported_and_left_alone)
 	fd = open(path, O_WRONLY);
 	ck_assert_int_eq(pwrite(fd, "\0\0\0\143", 4, 60), 4); /* PRAGMA user_version = 99 */
 	(void)close(fd);
-	open_cache();
-	cache_load(&cache, on_cache_loaded, &loading);
-	run_until_set(&loading.done);
-	ck_assert_int_lt(loading.r, 0);
-	ck_assert_ptr_nonnull(strstr(loading.err.text, "newer"));
-	ck_assert(!cache.ready);
-	stop_cache();
+	base = event_base_new();
+	ck_assert_int_eq(cache_open(&cache, base, &config, &err), -EPROTO);
+	unit_ck_err(&err, ERR_FAILED_PRECONDITION, "newer");
+	cache_close(&cache);
+	event_base_free(base);
 }
 END_TEST
 

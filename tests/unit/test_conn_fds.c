@@ -2,6 +2,10 @@
 /* Descriptors on connections: whose they are, and that none is left open. */
 #include "daemon/conn.h"
 
+#include <linux/capability.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
 #include "tests/unit/hold.h"
 
 static int make_files(int *fds, uint64_t *inodes, size_t n)
@@ -248,9 +252,98 @@ START_TEST(an_answer_can_carry_a_descriptor)
 }
 END_TEST
 
+START_TEST(more_descriptors_than_a_message_may_have_end_the_connection)
+{
+	enum { N = 200 };
+	struct wire_out message = { 0 };
+	uint64_t inodes[N];
+	struct peer peer;
+	size_t n_before;
+	int fds[N];
+
+	setup();
+	n_before = count_open_fds();
+	ck_assert_int_eq(make_files(fds, inodes, N), 0);
+	peer_open(&peer);
+	write_inodes_request(&message, 1, 2 * N);
+	peer_send(&peer, message.data, 1, fds, N);
+	peer_send(&peer, message.data + 1, 1, fds, N);
+	wire_out_fini(&message);
+	close_files(fds, N);
+	ck_assert_ptr_nonnull(peer_read(&peer));
+	ck_assert_int_eq(peer.message.type, WIRE_NOTIFICATION);
+	ck_assert_ptr_null(peer_read(&peer));
+	peer_close(&peer);
+	run_until(none_open, NULL);
+	run_until_idle();
+	ck_assert_uint_eq(count_open_fds(), n_before);
+	teardown();
+}
+END_TEST
+
+/* Root is let to have any number of descriptors under way. */
+static bool drop_privileges(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+
+	return syscall(SYS_capset, &header, data) == 0;
+}
+
+enum { A_WHILE_MS = 200, TURNS_MAX = 2000 }; /* a loop that spins makes a hundred thousand */
+
+static size_t count_turns(void)
+{
+	bool is_up = false;
+	struct event *timer = evtimer_new(base, on_time_up, &is_up);
+	size_t n = 0;
+
+	(void)evtimer_add(timer, &(struct timeval){ .tv_usec = A_WHILE_MS * 1000 });
+	for (; !is_up; n++)
+		(void)event_base_loop(base, EVLOOP_ONCE);
+	event_free(timer);
+	return n;
+}
+
+START_TEST(an_answer_whose_descriptor_cannot_be_sent_yet_waits_and_does_not_spin)
+{
+	enum { N = 100 };
+	struct rlimit limit = { .rlim_cur = N, .rlim_max = N };
+	struct wire_out message = { 0 };
+	struct digest digest;
+	struct peer peer;
+	int pair[2], in_flight;
+
+	setup();
+	digest = store_text("contents", BLOB_PLAIN);
+	peer_open(&peer);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	if (!drop_privileges()) {
+		(void)fprintf(stderr, "# skipped: capabilities cannot be dropped here\n");
+		return;
+	}
+	for (in_flight = 0; in_flight < 2 * N && socket_send(pair[0], "x", 1, &out, 1) == 1; in_flight++)
+		continue;
+	ck_assert_int_lt(in_flight, 2 * N);
+	wire_request(&message, 1, "cat");
+	wire_map(&message, 1);
+	wire_put_digest(&message, "digest", &digest);
+	peer_request(&peer, &message, NULL, 0);
+	ck_assert_uint_lt(count_turns(), TURNS_MAX);
+	ck_assert(!peer_has_message_or_end(&peer));
+	(void)close(pair[1]);
+	(void)close(pair[0]);
+	ck_assert_uint_eq(answer_uint(peer_answer(&peer, 1), "size"), 8);
+	peer_close(&peer);
+	teardown();
+}
+END_TEST
+
 UNIT_MAIN("conn_fds", descriptors_reach_the_request_they_came_with, a_message_may_carry_253_descriptors,
 	  another_number_of_descriptors_than_announced_is_refused_and_they_are_closed,
 	  descriptors_of_a_request_that_never_became_whole_are_closed,
 	  while_too_many_descriptors_are_open_nobody_is_read,
 	  who_waited_for_descriptors_is_read_when_the_client_that_sent_them_is_gone,
-	  an_answer_can_carry_a_descriptor)
+	  an_answer_can_carry_a_descriptor, more_descriptors_than_a_message_may_have_end_the_connection,
+	  an_answer_whose_descriptor_cannot_be_sent_yet_waits_and_does_not_spin)

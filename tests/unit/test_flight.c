@@ -226,10 +226,73 @@ START_TEST(who_asks_again_when_a_flight_fails_starts_a_new_one)
 }
 END_TEST
 
+/* The worker finds nothing, and before the loop hears of it a put has stored the blob. */
+START_TEST(what_is_stored_while_a_flight_looks_for_it_is_found)
+{
+	struct waiting w[2] = { 0 };
+	struct digest digest;
+
+	start_cache();
+	hash_bytes("late", 4, &digest);
+	join(&w[0], &digest, BLOB_PLAIN, false);
+	(void)usleep(50000); /* for the worker; if it takes longer it finds the blob itself */
+	(void)store_text("late", BLOB_PLAIN);
+	join(&w[1], &digest, BLOB_PLAIN, false);
+	run_until_idle();
+	ck_assert_int_eq(w[0].r, 0);
+	ck_assert_int_eq(w[1].r, 0);
+	ck_assert(catalog_has(cache.catalog, &digest, BLOB_PLAIN));
+	ck_assert_uint_eq(flights_n(cache.flights), 0);
+	stop_cache();
+}
+END_TEST
+
+/* Something in the way of a blob's folder, or nothing again. */
+static void block(const struct digest *digest, bool is_blocked)
+{
+	char path[256];
+
+	(void)snprintf(path, sizeof(path), "%s", path_of_blob(digest, BLOB_EXEC));
+	*strrchr(path, '/') = '\0';
+	if (is_blocked)
+		ck_assert_int_eq(mknod(path, S_IFREG | 0600, 0), 0);
+	else
+		ck_assert_int_eq(unlink(path), 0);
+}
+
+START_TEST(a_failure_reaches_all_with_its_words_and_the_next_who_asks_starts_anew)
+{
+	struct waiting w[16] = { 0 }, again = { 0 };
+	struct digest digest;
+
+	start_cache();
+	digest = store_text("bytes", BLOB_PLAIN);
+	block(&digest, true);
+	for (unsigned i = 0; i < 16; i++)
+		join(&w[i], &digest, BLOB_EXEC, false);
+	ck_assert_uint_eq(cache_count(&cache)->fetches_active, 1);
+	run_until_idle();
+	for (unsigned i = 0; i < 16; i++) {
+		ck_assert(w[i].landed && w[i].r < 0);
+		unit_ck_err(&w[i].err, w[0].err.code, DIGEST_TEXT(&digest));
+	}
+	ck_assert_uint_eq(cache_count(&cache)->fetches_active, 0);
+	ck_assert(!catalog_has(cache.catalog, &digest, BLOB_EXEC));
+	block(&digest, false);
+	join(&again, &digest, BLOB_EXEC, false);
+	run_until_idle();
+	ck_assert_int_eq(again.r, 0);
+	ck_assert_uint_eq(cache.counters.blob_fetches, 1);
+	stop_cache();
+}
+END_TEST
+
 UNIT_MAIN("flight", sixteen_who_miss_one_kind_make_one_flight, the_kinds_of_a_blob_fly_apart,
 	  who_asks_for_another_size_waits_for_another_blob,
 	  a_blob_that_nobody_has_is_missing_and_the_next_who_asks_tries_anew,
 	  a_blob_whose_file_is_gone_leaves_the_catalog_and_the_index,
 	  a_lost_kind_is_healed_from_the_other_and_counted, a_changed_inode_is_taken_out_counted_and_missing,
 	  an_inode_that_takes_more_links_after_all_stays, who_leaves_hears_nothing_and_the_others_all,
-	  who_asks_again_when_a_flight_fails_starts_a_new_one)
+	  who_asks_again_when_a_flight_fails_starts_a_new_one,
+	  what_is_stored_while_a_flight_looks_for_it_is_found,
+	  a_failure_reaches_all_with_its_words_and_the_next_who_asks_starts_anew)

@@ -8,15 +8,20 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/prctl.h>
 
-static atomic_uint calls_left; /* until one fails; 0: none does */
-static int fail_as;            /* a negative errno */
-static int link_fails_as;      /* what every link into a tree fails as; 0: it does not */
+static atomic_uint calls_left;   /* until one fails; 0: none does */
+static atomic_int fail_as;       /* a negative errno */
+static atomic_int link_fails_as; /* what every link into a tree fails as; 0: it does not */
 
+/* Calls of the pool's workers alone count: the index has a lane of its own. */
 static int is_due(void)
 {
 	unsigned left = atomic_load(&calls_left);
+	char name[16] = "";
 
+	if (!left || prctl(PR_GET_NAME, name) < 0 || strcmp(name, "dircached-work") != 0)
+		return 0;
 	while (left && !atomic_compare_exchange_weak(&calls_left, &left, left - 1))
 		continue;
 	return left == 1;

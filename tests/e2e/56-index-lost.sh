@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The index is lost, or damaged, or of a newer version; the machine crashes and takes bytes with it. What is in
+# the store stays there, what is damaged is never served, and what is not ours to touch is not touched.
+. "$(dirname "$0")/lib.sh"
+
+sql() { # STATEMENT
+	"${python[@]}" -c 'import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as db: db.executescript(sys.argv[2])' "$store/index.sqlite" "$1"
+}
+
+# Other bytes, and all that stat(1) tells is as it was: what a crash can leave of a file.
+damage() { # blobs|exec DIGEST
+	"${python[@]}" -c 'import os, sys
+path = sys.argv[1]
+st = os.stat(path)
+os.chmod(path, 0o644)
+with open(path, "r+b") as file: file.write(b"\0\0")
+os.chmod(path, st.st_mode & 0o777)
+os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))' "$(blob_path "$@")"
+}
+
+blobs_are() { # N
+	[ "$(counter blobs)" = "$1" ]
+}
+
+log_says() { # TEXT
+	grep -qF "$1" "$daemon_log" || { cat "$daemon_log"; return 1; }
+}
+
+# Names, sizes, times and bytes of the store's own files.
+snapshot() {
+	(cd "$store" && find . -printf '%p %s %T@ %C@ %m\n' | sort && sha256sum -- index.sqlite* tags lock)
+}
+
+start_daemon
+out=$dir/out
+mkdir "$out"
+make_folder "$dir/src" 'a: alpha' 'sub/b: beta' 'sub/c*: gamma'
+tree=$(dircache put --tag keep/me "$dir/src")
+blobs=$(counter blobs)
+stop_daemon
+
+rm "$store"/index.sqlite*
+: >"$daemon_log"
+check 'without its index the daemon starts' start_daemon
+check 'the log says what that means' log_says 'the store has no index'
+check 'a tree appears at once' dircache materialize "$tree" "$out/one"
+check 'whole' same_tree "$dir/src" "$out/one"
+check 'as a miss: trees are not known any more' counters_are tree_misses=1 tree_hits=0
+check 'the tag is there' says "$tree" exits 0 dircache tags
+check 'and names its tree' dircache materialize keep/me "$out/two"
+check 'all blobs come back' eventually 20 blobs_are "$blobs"
+check 'and stay' eval 'restart && blobs_are "$blobs"'
+check 'the tree too' eval 'dircache materialize "$tree" "$out/three" && counters_are tree_hits=1'
+
+stop_daemon
+printf 'this is no database' | dd of="$store/index.sqlite" conv=notrunc status=none
+: >"$daemon_log"
+check 'with a damaged index the daemon starts' start_daemon
+check 'the log says where the damaged one is' log_says "set aside as 'index.sqlite.damaged-1'"
+check 'it is there' test -s "$store/index.sqlite.damaged-1"
+check 'a tree appears' dircache materialize keep/me "$out/four"
+check 'whole' same_tree "$dir/src" "$out/four"
+check 'all blobs come back' eventually 20 blobs_are "$blobs"
+
+# The bytes of a blob that was stored just now have not reached the disk when the machine crashes.
+check 'another stop and start' restart
+one=$(dircache put "$dir/src/a")
+make_folder "$dir/fresh" 'good: it was written' 'bad: it was not'
+fresh=$(dircache put "$dir/fresh")
+bad=$(digest_of "$dir/fresh/bad")
+kill_daemon
+sql "UPDATE meta SET value = 'another' WHERE key = 'boot'"
+damage blobs "$bad"
+: >"$daemon_log"
+check 'after a crash of the machine the daemon starts' start_daemon
+check 'the log says what that means' log_says 'the machine has crashed'
+check 'a file that lost its bytes is not served' exits 3 dircache cat "$bad"
+check 'nor in a tree, which names it' says "$bad" exits 3 dircache materialize "$fresh" "$out/fresh"
+check 'nor as a file' exits 3 dircache materialize --file "$bad" "$out/bad"
+check 'nothing is left of it' absent "$out/fresh" "$out/bad"
+check 'it is counted' eventually 20 counters_are tampered_blobs=1
+check 'and gone' absent "$(blob_path blobs "$bad")"
+check 'what is right is served' prints 'it was written' dircache cat "$(digest_of "$dir/fresh/good")"
+check 'so is what was there before' eval 'dircache cat "$one" | cmp - "$dir/src/a"'
+check 'the tree that has only those is there' dircache materialize "$tree" "$out/five"
+check 'putting the tree again heals it' prints "$fresh" dircache put "$dir/fresh"
+check 'and it appears' dircache materialize "$fresh" "$out/fresh"
+check 'whole' same_tree "$dir/fresh" "$out/fresh"
+
+stop_daemon
+sql 'PRAGMA user_version = 99'
+before=$(snapshot)
+check 'a store of a newer version is refused' says 'newer' fails dircached --store "$store" --socket "$socket"
+check 'and not touched' prints "$before" snapshot
+sql 'PRAGMA user_version = 1'
+check 'back in its own version it is as it was' eval 'start_daemon && dircache materialize keep/me "$out/six"'
+finish
