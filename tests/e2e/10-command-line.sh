@@ -98,4 +98,14 @@ daemon_pid=
 check 'its socket is gone' absent "$socket"
 check 'no daemon any more: status 4' exits 4 dircache ping
 
+
+# ---- a long way to the socket ----
+
+socket=$dir/$(printf 'x%.0s' {1..150})/s
+mkdir "${socket%/s}"
+export DIRCACHE_SOCKET=$socket
+start_daemon
+check 'a daemon listens at a path over 107 bytes' test -S "$socket"
+check 'and is found there' dircache ping
+check 'by --socket too' env -u DIRCACHE_SOCKET dircache --socket "$socket" ping
 finish
