@@ -84,7 +84,8 @@ struct directory {
  *
  * Any thread. Time and memory are linear in len.
  *
- * Return: 0, or -EINVAL with the entry and the reason in err.
+ * Return: 0, or a negative errno with the entry and the reason in err: ERR_RESOURCE_EXHAUSTED for too many
+ * entries, else -EINVAL.
  */
 int directory_decode(const void *bytes, size_t len, size_t max_entries, struct directory **directory,
 		     struct err *err);

@@ -128,7 +128,8 @@ static int count_nodes(const void *bytes, size_t len, size_t max_entries, struct
 			return r;
 	}
 	if (counts->files + counts->directories + counts->symlinks > max_entries)
-		return err_set(err, ERR_INVALID_ARGUMENT, "Directory: more than %zu entries", max_entries);
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "Directory: it has %zu entries: the limit is %zu",
+			       counts->files + counts->directories + counts->symlinks, max_entries);
 	if (counts->properties > 1)
 		return err_set(err, ERR_INVALID_ARGUMENT, "Directory: its properties come twice");
 	return 0;

@@ -165,6 +165,7 @@ static void make_maps(struct cache *cache)
 		.index = cache->index,
 		.slicer = cache->slicer,
 		.counters = &cache->counters,
+		.limits = cache->config.limits,
 		.node_memory = cache->config.node_memory,
 	});
 	cache->leases = leases_new(cache->base, cache->trees);

@@ -210,8 +210,7 @@ static void on_tree(struct tree_request *tree, int r)
 	m->node = tree->node;
 	if (trees_hold(m->request->cache->trees, &m->params.digest))
 		m->holder = m->request->cache->trees;
-	if (tree_check_limits(m->node, &m->request->cache->config.limits, &err) < 0 ||
-	    take_lease(m, &err) < 0)
+	if (take_lease(m, &err) < 0)
 		fail(m, &err, NULL, 0);
 	else
 		start_plan(m);

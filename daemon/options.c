@@ -60,6 +60,11 @@ static int read_number(void *member, const char *text)
 	return read_in_base(member, text, 10, 0, IDLE_MAX);
 }
 
+static int read_limit(void *member, const char *text)
+{
+	return read_in_base(member, text, 10, 1, INT64_MAX);
+}
+
 static int read_size(void *member, const char *text)
 {
 	return size_parse(text, member) < 0 ? -EINVAL : 0;
@@ -214,7 +219,9 @@ int options_read(struct options *options, int argc, char **argv, struct err *err
 {
 	int r;
 
-	*options = (struct options){ .socket_mode = 0600, .node_memory = 256 << 20 };
+	*options = (struct options){ .socket_mode = 0600,
+				     .node_memory = 256 << 20,
+				     .limits = tree_default_limits };
 	if ((r = parse(options, argc, argv, true, err)) != 0)
 		return r;
 	if ((r = read_environment(options, err)) < 0)

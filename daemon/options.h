@@ -13,12 +13,14 @@
 #include <sys/types.h>
 
 #include "common/err.h"
+#include "daemon/tree.h"
 
 struct options {
-	char *store, *socket;  /* owned */
-	uint64_t max_size;     /* bytes; 0: no cap */
-	uint64_t min_free;     /* bytes */
-	uint64_t node_memory;  /* bytes */
+	char *store, *socket; /* owned */
+	uint64_t max_size;    /* bytes; 0: no cap */
+	uint64_t min_free;    /* bytes */
+	uint64_t node_memory; /* bytes */
+	struct tree_limits limits;
 	uint64_t workers;      /* 0: chosen by the number of CPUs */
 	uint64_t socket_mode;  /* permission bits */
 	char *socket_group;    /* owned, or NULL */

@@ -13,7 +13,6 @@ enum {
 	STORE_JOBS_MAX = 16, /* that a commit has with the workers at a time */
 	ADOPT_STEP = 8,      /* Directories taken in between two looks at the clock */
 	FORGET_STEP = 32,    /* ... and forgotten again */
-	TRIES_MAX = 3,       /* at a tree of which others say that something is missing */
 };
 
 /* A Directory of the tree, on its way from entries to a node. */
@@ -36,10 +35,9 @@ struct commit {
 	size_t n; /* Directories: by number, the root first */
 	struct made *made;
 	struct node **nodes;
-	size_t n_jobs; /* store jobs under way */
-	size_t next;   /* Directory to be stored; then those before it are to be adopted, the last first */
-	unsigned tries;
-	atomic_bool stop;    /* cancelled, or something has failed: workers store no more */
+	size_t n_jobs;    /* store jobs under way */
+	size_t next;      /* Directory to be stored; then those before it are to be adopted, the last first */
+	atomic_bool stop; /* cancelled, or something has failed: workers store no more */
 	struct list waiting; /* store jobs that wait for room */
 	bool cancelled;
 	struct err err;
@@ -388,13 +386,9 @@ static void adopt(struct commit *commit, size_t i)
 
 static void on_tree(struct tree_request *tree, int r);
 
-/*
- * Have the tree cached. Somebody who asked for it before all was stored may still be about to hear that a
- * part is missing, and whoever asks meanwhile, as this does, hears the same; then it is asked for anew.
- */
+/* Have the tree cached. */
 static void get_tree(struct commit *commit)
 {
-	commit->tries++;
 	commit->tree.done = on_tree;
 	tree_get(commit->put->cache->trees, &commit->made[0].digest, TREE_FOR_PUT, &commit->tree);
 }
@@ -404,17 +398,8 @@ static void on_tree(struct tree_request *tree, int r)
 	struct commit *commit = CONTAINER_OF(tree, struct commit, tree);
 	struct put *put = commit->put;
 
-	if (r < 0 && tree->n_missing && commit->tries < TRIES_MAX) {
-		get_tree(commit);
-		return;
-	}
 	if (r < 0) {
 		commit->err = *tree->err;
-		commit_fail(commit);
-		return;
-	}
-	if (tree_check_limits(tree->node, &put->cache->config.limits, &commit->err) < 0) {
-		node_put(tree->node);
 		commit_fail(commit);
 		return;
 	}

@@ -348,7 +348,7 @@ static int start(struct server *server, struct err *err)
 	const struct options *options = server->options;
 	struct cache_config config = {
 		.store = options->store,
-		.limits = tree_default_limits,
+		.limits = options->limits,
 		.node_memory = options->node_memory,
 		.space = { .max_size = options->max_size, .min_free = options->min_free },
 	};

@@ -10,6 +10,8 @@
 
 static const struct timeval flush_interval = { .tv_usec = 250000 };
 
+enum { TRIES_MAX = 3 /* at a tree of which others say that something is missing */ };
+
 const struct tree_limits tree_default_limits = {
 	.files = 10000000,
 	.directories = 10000000,
@@ -129,42 +131,45 @@ static void keep(struct trees *trees, struct node *node, const struct tree_reque
 		trees_flush(trees);
 }
 
+/* ---- limits ---- */
+
+static int over(struct err *err, const struct node *node, const char *what, uint64_t n, uint64_t limit,
+		const char *option)
+{
+	return err_set(err, ERR_RESOURCE_EXHAUSTED, "tree %s has %s%ju %s: the limit is %ju (%s)",
+		       DIGEST_TEXT(&node->digest), n == UINT64_MAX ? "at least " : "", (uintmax_t)n, what,
+		       (uintmax_t)limit, option);
+}
+
+/* Return: 0, or a negative errno with the limit in err. */
+static int check_limits(const struct node *node, const struct tree_limits *limits, struct err *err)
+{
+	const struct tree_totals *t = &node->totals;
+
+	if (t->n_files > limits->files)
+		return over(err, node, "files", t->n_files, limits->files, "max-tree-files");
+	if (t->n_directories > limits->directories)
+		return over(err, node, "directories", t->n_directories, limits->directories,
+			    "max-tree-directories");
+	if (t->n_symlinks > limits->files)
+		return over(err, node, "symlinks", t->n_symlinks, limits->files, "max-tree-files");
+	if (t->depth > limits->depth)
+		return over(err, node, "levels", t->depth, limits->depth, "max-tree-depth");
+	if (limits->bytes && t->bytes > limits->bytes)
+		return over(err, node, "bytes", t->bytes, limits->bytes, "max-tree-size");
+	return 0;
+}
+
 /* ---- requests ---- */
 
-static void finish(struct tree_request *request, struct node *node)
+/* Each request once, and for what it was in the end. */
+static void count(const struct tree_request *request)
 {
-	if (request->purpose != TREE_FOR_LOOK)
-		keep(request->trees, node, request);
-	request->node = node_get(node);
-	request->done(request, 0);
-}
+	struct counters *counters = request->trees->parts.counters;
 
-static void fail(struct tree_request *request, const struct node_failure *failure)
-{
-	request->node = NULL;
-	request->err = &failure->err;
-	request->missing = failure->missing;
-	request->n_missing = failure->n_missing;
-	request->done(request, failure->r);
-}
-
-static void on_settled(struct node_waiter *waiter, const struct node_failure *failure)
-{
-	struct tree_request *request = CONTAINER_OF(waiter, struct tree_request, waiter);
-	struct node *node = request->node;
-
-	if (failure)
-		fail(request, failure);
-	else
-		finish(request, node);
-	node_put(node);
-}
-
-static void count(struct trees *trees, enum tree_cache cache)
-{
-	struct counters *counters = trees->parts.counters;
-
-	switch (cache) {
+	if (request->purpose != TREE_FOR_MATERIALIZE)
+		return;
+	switch (request->cache) {
 	case TREE_HIT:
 		counters->tree_hits++;
 		break;
@@ -176,6 +181,34 @@ static void count(struct trees *trees, enum tree_cache cache)
 		counters->tree_constructions++;
 		break;
 	}
+}
+
+static void fail(struct tree_request *request, const struct node_failure *failure)
+{
+	count(request);
+	request->node = NULL;
+	request->err = &failure->err;
+	request->missing = failure->missing;
+	request->n_missing = failure->n_missing;
+	request->done(request, failure->r);
+}
+
+static void finish(struct tree_request *request, struct node *node)
+{
+	const struct tree_limits *limits = &request->trees->parts.limits;
+	struct node_failure failure = { 0 };
+
+	if (request->purpose != TREE_FOR_LOOK) {
+		failure.r = check_limits(node, limits, &failure.err);
+		if (failure.r < 0) {
+			fail(request, &failure);
+			return;
+		}
+		keep(request->trees, node, request);
+	}
+	count(request);
+	request->node = node_get(node);
+	request->done(request, 0);
 }
 
 static enum tree_cache classify(const struct tree *tree, const struct node *node)
@@ -195,15 +228,49 @@ static void start(struct trees *trees, struct tree_request *request)
 		list_append(&trees->parked, &request->link);
 		return;
 	}
-	if (request->purpose == TREE_FOR_MATERIALIZE)
-		count(trees, request->cache);
 	if (node && node_is_resolved(node)) {
 		finish(request, node);
 		return;
 	}
+	request->n_tries++;
+	request->came_late = node;
 	request->node =
 		node ? node_get(node) : nodes_resolve(trees->parts.nodes, &request->digest, tree != NULL);
 	node_wait(request->node, &request->waiter);
+}
+
+/*
+ * What this request waited for was begun before it came, and something that was missing then may be there by
+ * now: stored, and answered for, before this request was made.
+ */
+static bool deserves_another_try(const struct tree_request *request, const struct node_failure *failure)
+{
+	const struct catalog *catalog = request->trees->parts.catalog;
+
+	for (size_t i = 0; request->came_late && request->n_tries < TRIES_MAX && i < failure->n_missing;
+	     i++) {
+		const struct catalog_entry *entry = catalog_find(catalog, &failure->missing[i]);
+
+		if (entry && entry->digest.size == failure->missing[i].size)
+			return true;
+	}
+	return false;
+}
+
+static void on_settled(struct node_waiter *waiter, const struct node_failure *failure)
+{
+	struct tree_request *request = CONTAINER_OF(waiter, struct tree_request, waiter);
+	struct node *node = request->node;
+
+	if (!failure) {
+		finish(request, node);
+	} else if (deserves_another_try(request, failure)) {
+		request->node = NULL;
+		start(request->trees, request);
+	} else {
+		fail(request, failure);
+	}
+	node_put(node);
 }
 
 bool trees_unpark_one(struct trees *trees)
@@ -234,31 +301,11 @@ void tree_get(struct trees *trees, const struct digest *digest, enum tree_purpos
 
 void tree_cancel(struct tree_request *request)
 {
+	if (request->node)
+		count(request);
 	list_remove(&request->link);
 	node_wait_no_longer(&request->waiter);
 	node_put(TAKE(request->node));
-}
-
-static int over(struct err *err, const struct node *node, const char *what, uint64_t n, uint64_t limit)
-{
-	return err_set(err, ERR_RESOURCE_EXHAUSTED, "tree %s has %s%ju %s: the limit is %ju",
-		       DIGEST_TEXT(&node->digest), n == UINT64_MAX ? "at least " : "", (uintmax_t)n, what,
-		       (uintmax_t)limit);
-}
-
-int tree_check_limits(const struct node *node, const struct tree_limits *limits, struct err *err)
-{
-	const struct tree_totals *t = &node->totals;
-
-	if (t->n_files > limits->files)
-		return over(err, node, "files", t->n_files, limits->files);
-	if (t->n_directories > limits->directories)
-		return over(err, node, "directories", t->n_directories, limits->directories);
-	if (t->n_symlinks > limits->files)
-		return over(err, node, "symlinks", t->n_symlinks, limits->files);
-	if (t->depth > limits->depth)
-		return over(err, node, "levels", t->depth, limits->depth);
-	return 0;
 }
 
 /* ---- the whole ---- */

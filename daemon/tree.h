@@ -6,6 +6,7 @@
  *     tree_get ---- cached, in memory ----------------------------------------> done (hit)
  *          |------- cached, nodes not in memory -> read them again -----------> done (hit)
  *          |------- under way for another -> wait ----------------------------> done (join)
+ *          |                                  `- missing, and there by now: once more
  *          `------- else: a construction -------------------------------------> done (miss)
  *
  * Cached trees are in order of use. Times of use and hits are written to the index at most 250 ms later; a
@@ -29,9 +30,11 @@
 struct event_base;
 struct trees;
 
-/* Limits of what is materialized, checked before anything is made; `entries` when a Directory is read. */
+/* Limits of what is cached and materialized, checked before anything is made. */
 struct tree_limits {
-	uint64_t files, directories, depth, entries; /* entries: of one Directory */
+	uint64_t files, directories, depth; /* as many symlinks as files */
+	uint64_t bytes;                     /* of all files; 0: no limit */
+	uint64_t entries;                   /* of one Directory: checked when it is read */
 };
 extern const struct tree_limits tree_default_limits;
 
@@ -42,6 +45,7 @@ struct trees_parts { /* all borrowed for good */
 	struct index *index;
 	struct slicer *slicer;
 	struct counters *counters;
+	struct tree_limits limits;
 	uint64_t node_memory; /* bytes that nodes may take for trees that nobody uses */
 };
 
@@ -76,19 +80,18 @@ struct tree_request {
 	enum tree_purpose purpose;
 	struct digest digest;
 	struct trees *trees;
+	bool came_late;
+	unsigned n_tries;
 	struct node_waiter waiter;
 	struct list link;
 };
 
-/* Get a resolved tree. */
+/* Get a resolved tree. One beyond the limits is refused (ERR_RESOURCE_EXHAUSTED), but for a look. */
 void tree_get(struct trees *trees, const struct digest *digest, enum tree_purpose purpose,
 	      struct tree_request *request);
 
 /* Wait no longer. What is under way goes on for the others and for the cache. */
 void tree_cancel(struct tree_request *request);
-
-/* Is this tree within the limits? Return: 0, or a negative errno with err (ERR_RESOURCE_EXHAUSTED). */
-int tree_check_limits(const struct node *node, const struct tree_limits *limits, struct err *err);
 
 /* Take in what the index had, before the loop runs anything else here. */
 void tree_load(struct trees *trees, const struct index_tree *tree);

@@ -26,8 +26,9 @@ static struct cache cache;
 static char store_path[64];
 static int out = -1; /* a folder beside the store, for targets */
 static struct err err;
-static struct space_limits space_limits; /* of the caches that are opened; none */
-static uint64_t node_memory = 256 << 20; /* of the next cache that is opened */
+static struct space_limits space_limits;                        /* of the caches that are opened; none */
+static uint64_t node_memory = 256 << 20;                        /* of the next cache that is opened */
+static const struct tree_limits *limits = &tree_default_limits; /* the same */
 
 /* ---- the loop ---- */
 
@@ -112,7 +113,7 @@ static inline void open_cache(void)
 	struct cache_config config = {
 		.store = store_path,
 		.n_workers = 4,
-		.limits = tree_default_limits,
+		.limits = *limits,
 		.space = space_limits,
 		.node_memory = node_memory,
 	};

@@ -74,6 +74,9 @@ START_TEST(without_any_there_are_defaults_for_all)
 	ck_assert_uint_eq(options.workers, 0);
 	ck_assert_uint_eq(options.max_size, 0);
 	ck_assert_uint_eq(options.min_free, 0);
+	ck_assert_uint_eq(options.node_memory, 256 << 20);
+	ck_assert_uint_eq(options.limits.files, 10000000);
+	ck_assert_uint_eq(options.limits.bytes, 0);
 	ck_assert_uint_eq(options.socket_mode, 0600);
 	ck_assert_ptr_null(options.socket_group);
 	ck_assert_uint_eq(options.idle_timeout, 0);
@@ -212,6 +215,24 @@ START_TEST(sizes_take_the_units_of_people)
 	ck_bad("--max-size 10GB", "max-size: '10GB'");
 	ck_bad("--max-size -1", "max-size: '-1'");
 	ck_bad("--min-free lots", "min-free: 'lots'");
+	ck_go("--node-memory 1M --max-tree-size 2T");
+	ck_assert_uint_eq(options.node_memory, 1 << 20);
+	ck_assert_uint_eq(options.limits.bytes, (uint64_t)2 << 40);
+	options_fini(&options);
+}
+END_TEST
+
+START_TEST(limits_of_trees_are_numbers_from_one_on)
+{
+	setup();
+	ck_go("--max-tree-files 1 --max-tree-directories 2 --max-tree-depth 3 --max-directory-entries 4");
+	ck_assert_uint_eq(options.limits.files, 1);
+	ck_assert_uint_eq(options.limits.directories, 2);
+	ck_assert_uint_eq(options.limits.depth, 3);
+	ck_assert_uint_eq(options.limits.entries, 4);
+	ck_bad("--max-tree-files 0", "max-tree-files: '0'");
+	ck_bad("--max-tree-depth -3", "max-tree-depth: '-3'");
+	ck_bad("--max-directory-entries 1K", "max-directory-entries: '1K'");
 	options_fini(&options);
 }
 END_TEST
@@ -232,4 +253,4 @@ UNIT_MAIN("options", without_any_there_are_defaults_for_all,
 	  values_are_checked_and_the_message_names_option_and_value, what_is_no_option_is_refused_by_name,
 	  a_bad_file_is_refused_with_its_name_and_line, a_file_that_cannot_be_read_is_refused,
 	  a_long_path_in_the_file_is_taken_whole_or_refused, sizes_take_the_units_of_people,
-	  help_and_version_are_answered_at_once)
+	  limits_of_trees_are_numbers_from_one_on, help_and_version_are_answered_at_once)

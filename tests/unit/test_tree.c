@@ -101,6 +101,61 @@ START_TEST(a_failed_construction_reaches_all_who_joined_and_the_next_starts_anew
 }
 END_TEST
 
+/* Somebody stores what a construction has just found missing, and then asks for the tree. */
+struct late {
+	struct flight_waiter waiter;
+	struct digest tree;
+	struct asked asked;
+	bool stores;
+};
+
+static void on_missing(struct flight_waiter *waiter, int r, const struct err *why)
+{
+	struct late *late = CONTAINER_OF(waiter, struct late, waiter);
+
+	(void)why;
+	ck_assert_int_eq(r, BLOB_MISSING);
+	if (late->stores)
+		(void)store_text("late", BLOB_PLAIN);
+	ask(&late->asked, &late->tree, TREE_FOR_MATERIALIZE);
+	ck_assert(!late->asked.done);
+}
+
+static bool has_flight(void *ctx)
+{
+	(void)ctx;
+	return flights_n(cache.flights) > 0;
+}
+
+START_TEST(who_comes_after_the_blob_does_not_hear_that_it_is_missing)
+{
+	struct digest file;
+	struct asked first;
+
+	for (unsigned stores = 0; stores < 2; stores++) {
+		struct late late = { .waiter.landed = on_missing, .stores = stores };
+
+		start_cache();
+		hash_bytes("late", 4, &file);
+		draft_init(&draft);
+		draft_file(&draft, "f", file, false);
+		late.tree = draft_store(&draft);
+		ask(&first, &late.tree, TREE_FOR_MATERIALIZE);
+		run_until(has_flight, NULL);
+		flight_join(cache.flights, &file, BLOB_PLAIN, false, &late.waiter);
+		run_until_set(&first.done);
+		ck_assert_int_eq(first.r, -ENOENT); /* it was, when it asked */
+		run_until_set(&late.asked.done);
+		ck_assert_int_eq(late.asked.r, stores ? 0 : -ENOENT);
+		ck_assert_int_eq(late.asked.request.cache, stores ? TREE_MISS : TREE_JOIN);
+		ck_counts(0, 1 + stores, 1 + stores, 1 - stores);
+		asked_fini(&late.asked);
+		run_until_idle();
+		stop_cache();
+	}
+}
+END_TEST
+
 START_TEST(one_who_cancels_does_not_fail_the_others)
 {
 	struct asked asked[3];
@@ -362,43 +417,14 @@ START_TEST(a_cached_tree_whose_file_vanished_fails_by_name_and_can_be_had_again)
 }
 END_TEST
 
-START_TEST(limits_name_what_there_is_too_much_of)
-{
-	struct tree_limits limits = tree_default_limits;
-	struct digest digest;
-	struct asked asked;
-
-	start_cache();
-	digest = store_usual_tree();
-	get_tree(&asked, &digest);
-	ck_assert_int_eq(tree_check_limits(asked.request.node, &limits, &err), 0);
-	limits.files = 3;
-	ck_assert_int_lt(tree_check_limits(asked.request.node, &limits, &err), 0);
-	unit_ck_err(&err, ERR_RESOURCE_EXHAUSTED, "4 files: the limit is 3");
-	limits.files = 4;
-	limits.directories = 1;
-	err_clear(&err);
-	ck_assert_int_lt(tree_check_limits(asked.request.node, &limits, &err), 0);
-	unit_ck_err(&err, ERR_RESOURCE_EXHAUSTED, "2 directories: the limit is 1");
-	limits.directories = 2;
-	limits.depth = 1;
-	err_clear(&err);
-	ck_assert_int_lt(tree_check_limits(asked.request.node, &limits, &err), 0);
-	unit_ck_err(&err, ERR_RESOURCE_EXHAUSTED, "2 levels: the limit is 1");
-	asked_fini(&asked);
-	stop_cache();
-}
-END_TEST
-
 UNIT_MAIN("tree", the_first_request_is_a_miss_the_second_a_hit_from_memory,
 	  sixteen_gets_of_one_unresolved_tree_make_one_construction,
 	  a_failed_construction_reaches_all_who_joined_and_the_next_starts_anew,
-	  one_who_cancels_does_not_fail_the_others, a_subtree_of_a_cached_tree_is_a_hit,
-	  after_a_restart_a_tree_and_its_subtrees_are_hits, a_put_tree_counts_nothing_and_is_a_hit_afterwards,
-	  a_look_counts_nothing_and_caches_nothing,
+	  who_comes_after_the_blob_does_not_hear_that_it_is_missing, one_who_cancels_does_not_fail_the_others,
+	  a_subtree_of_a_cached_tree_is_a_hit, after_a_restart_a_tree_and_its_subtrees_are_hits,
+	  a_put_tree_counts_nothing_and_is_a_hit_afterwards, a_look_counts_nothing_and_caches_nothing,
 	  another_size_than_the_known_one_is_another_tree_and_absent,
 	  who_asks_with_a_wrong_size_is_in_nobodys_way,
 	  trees_are_listed_the_last_used_first_after_a_restart_too,
 	  a_hit_writes_nothing_until_a_quarter_of_a_second_later,
-	  a_cached_tree_whose_file_vanished_fails_by_name_and_can_be_had_again,
-	  limits_name_what_there_is_too_much_of)
+	  a_cached_tree_whose_file_vanished_fails_by_name_and_can_be_had_again)
