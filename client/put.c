@@ -249,7 +249,7 @@ static uint64_t measure(const struct put *put)
 	return bytes > put->bytes ? bytes : put->bytes;
 }
 
-/* See whether there is room for one more file; when there is not, find out how much is needed in all. */
+/* See whether there is room for one more file; where that is in doubt, find out how much is needed in all. */
 static void count_file(struct put *put, int fd)
 {
 	struct stat st;
@@ -257,7 +257,7 @@ static void count_file(struct put *put, int fd)
 	if (put->room == UINT64_MAX || put->expected || fstat(fd, &st) < 0)
 		return;
 	put->bytes += rounded((uint64_t)st.st_size);
-	if (put->bytes > put->room)
+	if (put->bytes > put->room / 2) /* names, folders and rows take room, too */
 		put->expected = measure(put);
 }
 

@@ -160,6 +160,9 @@ DEFINE_AUTO(blob_writer);
 /* Give up the claims and the room of all that it stored or found since the last time. Does not block. */
 void blob_writer_settle(struct blob_writer *writer);
 
+/* What it stores from now on, until it is settled, may take spare room only: space_reserve_spare(). */
+void blob_writer_take_spare(struct blob_writer *writer);
+
 /* What the last BLOB_NO_ROOM was about. */
 struct space_need blob_writer_need(const struct blob_writer *writer);
 

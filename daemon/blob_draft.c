@@ -28,11 +28,13 @@ static int reserve(struct blob_draft *draft, uint64_t size)
 {
 	struct space *space = store_of(draft)->space;
 	uint64_t bytes = room_for(store_of(draft), size);
+	int r;
 
 	draft->writer->need = (struct space_need){ .bytes = bytes };
 	if (!space)
 		return 0;
-	if (space_reserve(space, bytes) != 0)
+	r = draft->writer->spare_only ? space_reserve_spare(space, bytes) : space_reserve(space, bytes);
+	if (r != 0)
 		return BLOB_NO_ROOM;
 	draft->reserved = bytes;
 	return 0;

@@ -77,6 +77,7 @@ struct blob_writer {
 	struct digest *claimed;
 	size_t n_claimed, claimed_capacity;
 	uint64_t reserved;
+	bool spare_only;
 	struct space_need need;
 };
 

@@ -61,6 +61,12 @@ void blob_writer_settle(struct blob_writer *writer)
 		space_release(writer->store->space, writer->reserved);
 	writer->n_claimed = 0;
 	writer->reserved = 0;
+	writer->spare_only = false;
+}
+
+void blob_writer_take_spare(struct blob_writer *writer)
+{
+	writer->spare_only = true;
 }
 
 struct space_need blob_writer_need(const struct blob_writer *writer)

@@ -123,11 +123,11 @@ static void make_evict(struct cache *cache)
 	});
 }
 
-static void make_room(void *ctx, uint64_t need, bool may_evict, struct room_waiter *waiter)
+static void make_room(void *ctx, uint64_t need, struct room_waiter *waiter)
 {
 	struct cache *cache = ctx;
 
-	evict_make_room(cache->evict, need, may_evict, waiter);
+	evict_make_room(cache->evict, need, waiter);
 }
 
 static void make_maps(struct cache *cache)

@@ -54,22 +54,17 @@ static struct space_gap tell_waiters(struct evict *evict)
 		struct room_waiter *waiter = LIST_ENTRY(evict->waiters.next, struct room_waiter, link);
 
 		gap = space_lacks(evict->parts.space, told + waiter->need);
-		if (space_gap_is_closed(gap)) {
-			told += waiter->need;
-			tell(waiter, 0, NULL);
-		} else if (!waiter->may_evict && !evict->leaving) {
-			refuse(evict, waiter);
-		} else {
-			return waiter->may_evict ? gap : (struct space_gap){ 0 };
-		}
+		if (!space_gap_is_closed(gap))
+			return gap;
+		told += waiter->need;
+		tell(waiter, 0, NULL);
 	}
 	return (struct space_gap){ 0 };
 }
 
-void evict_make_room(struct evict *evict, uint64_t need, bool may_evict, struct room_waiter *waiter)
+void evict_make_room(struct evict *evict, uint64_t need, struct room_waiter *waiter)
 {
 	waiter->need = need;
-	waiter->may_evict = may_evict;
 	list_append(&evict->waiters, &waiter->link);
 	evict_run_kick(evict);
 }

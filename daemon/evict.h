@@ -91,12 +91,8 @@ uint64_t evict_allocated(const struct evict *evict);
 
 /* ---- room for a request ---- */
 
-/**
- * Make room for a reservation of so many bytes.
- *
- * @may_evict  false: only wait for what is on its way out already
- */
-void evict_make_room(struct evict *evict, uint64_t need, bool may_evict, struct room_waiter *waiter);
+/* Make room for a reservation of so many bytes; the store could hold them. */
+void evict_make_room(struct evict *evict, uint64_t need, struct room_waiter *waiter);
 
 /* ---- on demand ---- */
 

@@ -24,15 +24,29 @@ void put_run_slice(struct put *put, struct slice *slice)
 			continue;
 }
 
-void put_release_blob(struct put *put, const struct digest *digest)
+struct blob_writer *put_take_writer(struct put *put)
 {
-	catalog_release(put->cache->catalog, digest, 0); /* storing it was its last use, and is noted */
+	struct blob_writer *writer = writers_take(put->cache->writers);
+
+	if (room_is_exceeded(&put->cache->room, put->expected))
+		blob_writer_take_spare(writer);
+	return writer;
+}
+
+void put_release_blob(struct put *put, const struct digest *digest, bool is_new)
+{
+	struct catalog *catalog = put->cache->catalog;
+	struct catalog_entry *entry = is_new && !put->is_good ? catalog_find(catalog, digest) : NULL;
+
+	if (entry)
+		entry->used = 0;
+	catalog_release(catalog, digest, 0); /* storing it was its last use, and is noted */
 }
 
 static void forget_entry(struct put *put, struct put_entry *entry)
 {
 	if (entry->held)
-		put_release_blob(put, &entry->digest);
+		put_release_blob(put, &entry->digest, entry->is_new);
 	free(entry->name);
 	free(entry->target);
 }
@@ -197,6 +211,7 @@ static void on_tagged(void *ctx, int r, const struct err *err)
 	if (r < 0) {
 		request_fail(answer->request, err);
 	} else {
+		put->is_good = true;
 		out = request_reply(answer->request);
 		wire_map(out, 8);
 		wire_put_digest(out, "digest", &answer->digest);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "common/alloc.h"
+#include "common/size.h"
 #include "daemon/disk.h"
 
 enum { TURN_NS = 2000000 }; /* after so long a worker lets other requests go first, between files */
@@ -117,11 +118,12 @@ static void note_file(struct put *put, const struct put_file *file)
 		return;
 	put_note_blob(put, &file->info, file->kind, file->r == 0);
 	entry->held = true;
+	entry->is_new = file->r == 0;
 }
 
 static void submit(struct store_files *store)
 {
-	store->writer = writers_take(store->files->put->cache->writers);
+	store->writer = put_take_writer(store->files->put);
 	pool_submit(store->files->put->queue, &store->job);
 }
 
@@ -156,7 +158,10 @@ static void note_failure(struct put_files *files, int r, const struct err *err, 
 
 	files->r = r;
 	files->err = *err;
-	err_prefix(&files->err, "storing '%s': ", path);
+	if (err->code == ERR_NO_SPACE && put->expected)
+		err_prefix(&files->err, "storing '%s', of %s in all: ", path, SIZE_TEXT(put->expected));
+	else
+		err_prefix(&files->err, "storing '%s': ", path);
 }
 
 static void on_room_made(struct room_waiter *waiter, int r, const struct err *err)

@@ -21,7 +21,8 @@ struct put_entry {
 	char *target;         /* symlink: owned */
 	struct digest digest; /* file: once it is stored */
 	bool executable;
-	bool held; /* file: its blob is, by this put */
+	bool held;   /* file: its blob is, by this put */
+	bool is_new; /* ... and it had to be written */
 };
 
 struct put {
@@ -39,6 +40,7 @@ struct put {
 	bool is_file;      /* a single file without a name */
 	size_t n_open;     /* `entries` requests under way */
 	bool over;         /* failed, committed or aborted */
+	bool is_good;      /* committed: what it stored is wanted */
 	uint64_t expected; /* bytes in all, as the client says; 0: it does not */
 
 	struct index_batch *batch; /* rows not submitted yet */
@@ -58,8 +60,12 @@ void put_end(struct put *put);
 /* A blob of this put is in the store: note it in catalog, counters and index, and hold it. */
 void put_note_blob(struct put *put, const struct blob_info *info, enum blob_kind kind, bool is_new);
 
-/* Give back the hold. */
-void put_release_blob(struct put *put, const struct digest *digest);
+/* Give back the hold. What was written for a put that came to nothing is the next to go where room is wanted.
+ */
+void put_release_blob(struct put *put, const struct digest *digest, bool is_new);
+
+/* A writer for this put, from writers_take(). */
+struct blob_writer *put_take_writer(struct put *put);
 
 /* Submit the rows gathered so far. */
 void put_submit_rows(struct put *put);

@@ -69,7 +69,7 @@ static void forget_made(struct commit *commit, size_t i)
 	directory_free(made->directory);
 	node_put(commit->nodes[i]);
 	if (made->held)
-		put_release_blob(commit->put, &made->digest);
+		put_release_blob(commit->put, &made->digest, made->stored == 0);
 }
 
 static bool forget_step(struct slice *slice)
@@ -128,7 +128,7 @@ static void submit_store(struct store_job *store)
 {
 	struct put *put = store->commit->put;
 
-	store->writer = writers_take(put->cache->writers);
+	store->writer = put_take_writer(put);
 	pool_submit(put->queue, &store->job);
 }
 
@@ -404,6 +404,7 @@ static void on_tree(struct tree_request *tree, int r)
 		return;
 	}
 	node_put(tree->node);
+	put->is_good = true;
 	put->refs++; /* put_answer() takes one over, commit_free() another */
 	put_answer(put, commit->request, &commit->made[0].digest, commit->tag,
 		   commit->tag ? strlen(commit->tag) : 0);

@@ -3,8 +3,8 @@
  * Room: what is asked for on the loop when a reservation was refused (space.h). It is made by eviction, which
  * stands above most of those who ask, so it is handed down to them as this.
  *
- * What can never fit evicts nothing. A disk that is full although there was said to be room is tried once
- * more after something was evicted, and no oftener.
+ * What can never fit evicts nothing: it gets no room at all. A disk that is full although there was said to
+ * be room is tried once more after something was evicted, and no oftener.
  */
 #ifndef DIRCACHE_DAEMON_ROOM_H
 #define DIRCACHE_DAEMON_ROOM_H
@@ -26,16 +26,17 @@ struct room_waiter { /* zero before it is used first */
 
 	/* Private to who makes it. */
 	uint64_t need;
-	bool may_evict;
 	struct list link;
 };
 
 struct room {
-	struct space *space; /* borrowed */
-	/* may_evict: false: only wait for what is on its way out already. Later calls waiter->made(). */
-	void (*make)(void *ctx, uint64_t need, bool may_evict, struct room_waiter *waiter);
+	struct space *space;                                                /* borrowed */
+	void (*make)(void *ctx, uint64_t need, struct room_waiter *waiter); /* later calls waiter->made() */
 	void *ctx;
 };
+
+/* Can so many bytes never be here together? */
+bool room_is_exceeded(const struct room *room, uint64_t bytes);
 
 /**
  * Ask for room after a reservation was refused. waiter->made() is called, perhaps from within.

@@ -9,7 +9,8 @@
 #include "common/size.h"
 
 enum {
-	HIGH_PERCENT = 95, /* of the cap */
+	ALL_PERCENT = 100, /* of the cap */
+	HIGH_PERCENT = 95,
 	LOW_PERCENT = 90,
 	/*
 	 * A new folder or a block more for one; a page of the index for the row, and its like in the WAL with
@@ -94,29 +95,32 @@ static uint64_t taken(const struct space *space)
 	return space->levels.used + space->levels.overhead + space->unmeasured;
 }
 
-/* What is in the way of so many more bytes. */
-static struct space_gap lacks(const struct space *space, uint64_t bytes)
+/* What is in the way of so many more bytes, up to a mark: this percentage of the cap, and as much over the
+ * floor. */
+static struct space_gap lacks(const struct space *space, uint64_t bytes, unsigned mark)
 {
 	const struct space_levels *levels = &space->levels;
+	uint64_t max_size = percent(levels->limits.max_size, mark);
+	uint64_t over_floor = percent(levels->limits.min_free, 100 - mark);
 	struct space_gap gap = { 0 };
 
 	if (levels->limits.max_size)
-		gap.of_cap = excess(add(taken(space) + levels->reserved, bytes), levels->limits.max_size);
+		gap.of_cap = excess(add(taken(space) + levels->reserved, bytes), max_size);
 	if (space->disk_room < 0)
-		gap.of_disk = add((uint64_t)-space->disk_room, bytes);
+		gap.of_disk = add((uint64_t)-space->disk_room, add(bytes, over_floor));
 	else if (levels->disk_known)
-		gap.of_disk = excess(bytes, (uint64_t)space->disk_room);
+		gap.of_disk = excess(add(bytes, over_floor), (uint64_t)space->disk_room);
 	return gap;
 }
 
 /* ---- who writes ---- */
 
-int space_reserve(struct space *space, uint64_t bytes)
+static int reserve(struct space *space, uint64_t bytes, unsigned mark)
 {
 	bool fits;
 
 	lock(space);
-	fits = space_gap_is_closed(lacks(space, add(bytes, BLOB_OVERHEAD)));
+	fits = space_gap_is_closed(lacks(space, add(bytes, BLOB_OVERHEAD), mark));
 	if (fits) {
 		space->levels.reserved += bytes;
 		space->unmeasured += BLOB_OVERHEAD;
@@ -125,6 +129,16 @@ int space_reserve(struct space *space, uint64_t bytes)
 	}
 	unlock(space);
 	return fits ? 0 : SPACE_NONE;
+}
+
+int space_reserve(struct space *space, uint64_t bytes)
+{
+	return reserve(space, bytes, ALL_PERCENT);
+}
+
+int space_reserve_spare(struct space *space, uint64_t bytes)
+{
+	return reserve(space, bytes, HIGH_PERCENT);
 }
 
 void space_release(struct space *space, uint64_t bytes)
@@ -152,7 +166,7 @@ struct space_gap space_lacks(struct space *space, uint64_t bytes)
 	struct space_gap gap;
 
 	lock(space);
-	gap = lacks(space, add(bytes, BLOB_OVERHEAD));
+	gap = lacks(space, add(bytes, BLOB_OVERHEAD), ALL_PERCENT);
 	unlock(space);
 	return gap;
 }
@@ -221,8 +235,8 @@ int space_refuse(struct space *space, uint64_t bytes, struct err *err)
 	if (cap && add(in_use, bytes) > cap)
 		return err_set(
 			err, ERR_NO_SPACE,
-			"%s more do not fit: of the %s that the cache may have (--max-size) %s are in use "
-			"and cannot be evicted",
+			"%s more do not fit: of the %s that the cache may have (--max-size) %s are in use, "
+			"and nothing can be evicted for it",
 			SIZE_TEXT(bytes), SIZE_TEXT(cap), SIZE_TEXT(in_use));
 	if (levels.limits.min_free && !levels.disk_full)
 		return err_set(err, ERR_NO_SPACE,

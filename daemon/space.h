@@ -47,6 +47,9 @@ DEFINE_AUTO(space);
  */
 int space_reserve(struct space *space, uint64_t bytes);
 
+/* The same, but only as far as nothing need be evicted for it: below the high mark. */
+int space_reserve_spare(struct space *space, uint64_t bytes);
+
 /* Give a promise back: nothing was written, or what was is counted as used by now. */
 void space_release(struct space *space, uint64_t bytes);
 

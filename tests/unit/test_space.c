@@ -72,6 +72,27 @@ START_TEST(used_overhead_and_reserved_stay_below_the_cap)
 }
 END_TEST
 
+START_TEST(spare_room_ends_where_something_would_have_to_go)
+{
+	start(100 * M, 0);
+	space_watch(space, on_above, NULL);
+	space_set_used(space, 90 * M);
+	ck_assert_int_eq(space_reserve_spare(space, 6 * M), SPACE_NONE);
+	ck_assert_int_eq(space_reserve_spare(space, 4 * M), 0);
+	space_release(space, 4 * M);
+	space_set_used(space, 94 * M);
+	ck_assert_uint_eq(n_told, 0);
+	space_free(space);
+
+	start(0, 100 * M);
+	space_set_disk(space, 110 * M);
+	ck_assert_int_eq(space_reserve_spare(space, 6 * M), SPACE_NONE);
+	ck_assert_int_eq(space_reserve_spare(space, 4 * M), 0);
+	space_release(space, 4 * M);
+	space_free(space);
+}
+END_TEST
+
 START_TEST(what_could_never_fit_lacks_more_than_there_is)
 {
 	start(10 * M, 0);
@@ -253,7 +274,7 @@ START_TEST(no_two_workers_are_promised_the_same_room)
 END_TEST
 
 UNIT_MAIN("space", without_limits_all_fits, used_overhead_and_reserved_stay_below_the_cap,
-	  what_could_never_fit_lacks_more_than_there_is,
+	  spare_room_ends_where_something_would_have_to_go, what_could_never_fit_lacks_more_than_there_is,
 	  a_blob_costs_a_little_more_than_its_bytes_until_that_is_measured, the_disk_keeps_its_floor,
 	  a_disk_that_said_it_is_full_has_no_room_until_it_is_measured, above_the_high_mark_the_watch_is_told,
 	  near_the_floor_the_watch_is_told, a_refusal_says_what_is_needed_and_what_there_is,
