@@ -90,6 +90,20 @@ class Story:
             time.sleep(0.02)
         return True
 
+    def litter(self, *folders):
+        """What is in the store and in folders of targets for as long as something is made or taken away."""
+        found = []
+        for name in "tmp", "trash":
+            folder = os.path.join(self.store, name)
+            found += os.listdir(folder) if os.path.isdir(folder) else []
+        staging = os.path.join(self.store, "staging")
+        for name in os.listdir(staging):
+            with open(os.path.join(staging, name), "rb") as records:
+                found += ["record in " + name] * records.read().count(b"dircache-staging")
+        for folder in folders:
+            found += [name for name in os.listdir(folder) if name.startswith(".dircache-")]
+        return found
+
     def show_log(self):
         if os.path.exists(self.log):
             with open(self.log, errors="replace") as log:
