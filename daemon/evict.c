@@ -173,13 +173,14 @@ struct evict_goal evict_goal(struct evict *evict)
 static void note_stuck(struct evict *evict)
 {
 	struct space_levels levels = space_levels(evict->parts.space);
+	struct space_gap surplus = space_surplus(evict->parts.space);
 
 	evict->in_background = false;
 	evict->stuck_until_ns = slice_now_ns() + stuck_ns;
-	if (evict->is_stuck)
+	if (evict->is_stuck || space_gap_is_closed(surplus)) /* closed: a request wanted more than could go */
 		return;
 	evict->is_stuck = true;
-	if (space_surplus(evict->parts.space).of_cap)
+	if (surplus.of_cap)
 		log_warning("the store takes %s of the %s that it may (max-size), and nothing more can be "
 			    "evicted: %zu cached trees are in use, leased or tagged",
 			    SIZE_TEXT(levels.used + levels.overhead), SIZE_TEXT(levels.limits.max_size),

@@ -17,7 +17,7 @@
  *   - an administrator: evict_gc().
  *
  * For the floor of free disk an inode with links elsewhere is passed over, since taking it out of the store
- * frees nothing, and so is a tree of which all that only it holds is linked elsewhere.
+ * frees nothing, and so is a tree of which all files that only it holds are linked elsewhere.
  *
  * Loop only.
  */

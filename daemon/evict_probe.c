@@ -64,10 +64,13 @@ static void look_done(struct job *job)
 	evict_run_kick(probe->evict);
 }
 
+/* Its Directories have no links elsewhere, ever; a block for each is not worth a tree. */
 static void on_found(void *ctx, const struct catalog_entry *entry)
 {
 	struct evict_probe *probe = ctx;
 
+	if (nodes_find(probe->evict->parts.nodes, &entry->digest))
+		return;
 	probe->blobs = xgrow(probe->blobs, probe->n, &probe->capacity, sizeof(*probe->blobs));
 	probe->blobs[probe->n++] = (struct index_blob){ .digest = entry->digest, .kinds = entry->kinds };
 }
