@@ -200,6 +200,7 @@ struct answer {
 	struct request *request;
 	struct digest digest;
 	char *tag;
+	bool held; /* the tree: whoever is told that it is stored, or names it, finds it */
 };
 
 static void on_tagged(void *ctx, int r, const struct err *err)
@@ -224,6 +225,8 @@ static void on_tagged(void *ctx, int r, const struct err *err)
 		wire_put_uint(out, "new_bytes", put->new_bytes);
 		request_send(answer->request);
 	}
+	if (answer->held)
+		trees_unhold(put->cache->trees, &answer->digest);
 	put_release(put);
 	free(answer->tag);
 	free(answer);
@@ -247,6 +250,7 @@ void put_answer(struct put *put, struct request *request, const struct digest *d
 	struct answer *answer = xmalloc(sizeof(*answer));
 
 	*answer = (struct answer){ .put = put, .request = request, .digest = *digest };
+	answer->held = !put->is_file && trees_hold(put->cache->trees, digest);
 	answer->tag = tag ? xmemdupz(tag, tag_len) : NULL;
 	put_submit_rows(put);
 	index_barrier(put->cache->index, put->mark, on_in_index, answer);
