@@ -208,6 +208,17 @@ struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry
 	return NULL;
 }
 
+void catalog_drop_other_size(struct catalog *catalog, const struct digest *digest)
+{
+	struct catalog_entry *entry = catalog_find(catalog, digest);
+
+	if (!entry || entry->digest.size == digest->size)
+		return;
+	for (unsigned kind = 0; kind < BLOB_KINDS && entry; kind++)
+		if (entry->kinds & 1u << kind)
+			entry = catalog_drop(catalog, entry, kind);
+}
+
 void catalog_hold(struct catalog *catalog, const struct digest *digest)
 {
 	struct catalog_entry *entry;

@@ -58,6 +58,9 @@ struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_inf
 /* Note that a kind is gone; the entry goes with its last kind (the return is NULL then). */
 struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind);
 
+/* Note that all kinds are gone that are there with another size than this one, which was hashed. */
+void catalog_drop_other_size(struct catalog *catalog, const struct digest *digest);
+
 /* Keep a blob from eviction, there or not. The empty blob needs no hold: it is passed over, here and below.
  */
 void catalog_hold(struct catalog *catalog, const struct digest *digest);

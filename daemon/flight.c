@@ -17,6 +17,7 @@ struct flight {
 	struct digest digest;
 	enum blob_kind kind;
 	bool links_used_up;
+	bool is_disputed; /* the catalog has another size for this hash */
 	struct blob_writer *writer;
 
 	/* Out. */
@@ -79,13 +80,37 @@ size_t flights_n(const struct flights *flights)
 	return flights->under_way[BLOB_PLAIN].n + flights->under_way[BLOB_EXEC].n;
 }
 
+/*
+ * Of two sizes for one hash at most one is right, and the bytes say which: the catalog may have its size from
+ * a row that was damaged. Return: as blob_renew().
+ */
+static int settle_size(struct flight *flight)
+{
+	unsigned n_changed;
+	int r = blob_settle(flight->writer, &flight->digest, flight->kind, &flight->info, &flight->n_changed,
+			    &flight->err);
+
+	if (r == 0 || r == BLOB_EXISTS)
+		return flight->info.digest.size == flight->digest.size ? r : BLOB_MISSING;
+	if (r != BLOB_MISSING)
+		return r;
+	n_changed = flight->n_changed;
+	r = blob_renew(flight->writer, &flight->digest, flight->kind, false, &flight->info,
+		       &flight->n_changed, &flight->err);
+	flight->n_changed += n_changed;
+	return r;
+}
+
 /* On a worker. */
 static enum job_next flight_run(struct job *job)
 {
 	struct flight *flight = CONTAINER_OF(job, struct flight, job);
 
-	flight->r = blob_renew(flight->writer, &flight->digest, flight->kind, flight->links_used_up,
-			       &flight->info, &flight->n_changed, &flight->err);
+	if (flight->is_disputed)
+		flight->r = settle_size(flight);
+	else
+		flight->r = blob_renew(flight->writer, &flight->digest, flight->kind, flight->links_used_up,
+				       &flight->info, &flight->n_changed, &flight->err);
 	flight->need = blob_writer_need(flight->writer);
 	return JOB_DONE;
 }
@@ -95,9 +120,12 @@ static void note_landed(const struct flight *flight)
 {
 	const struct flights_parts *parts = &flight->flights->parts;
 	struct index_batch *batch = index_batch_new();
-	struct catalog_entry *entry = catalog_add(parts->catalog, &flight->info, flight->kind, NULL);
-	struct index_blob row = catalog_row(entry);
+	struct catalog_entry *entry;
+	struct index_blob row;
 
+	catalog_drop_other_size(parts->catalog, &flight->info.digest);
+	entry = catalog_add(parts->catalog, &flight->info, flight->kind, NULL);
+	row = catalog_row(entry);
 	index_batch_put_blob(batch, &row);
 	index_submit(parts->index, batch, NULL, NULL);
 	if (flight->r == BLOB_EXISTS)
@@ -215,6 +243,7 @@ static struct flight *start(struct flights *flights, const struct digest *digest
 	flight->digest = *digest;
 	flight->kind = kind;
 	flight->links_used_up = links_used_up;
+	flight->is_disputed = known && known->digest.size != digest->size;
 	flight->flights = flights;
 	flight->was_known = catalog_has(flights->parts.catalog, digest, kind);
 	flight->room.made = on_room_made;

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <event2/event.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,9 +14,11 @@
 
 enum {
 	LOST_MAX = 1000000, /* changes kept for another try */
-	CHANGES_MAX =
-		500, /* of a transaction, and one batch more: so many pages may the WAL grow by at once */
+	CHANGES_MAX = 500, /* of a transaction, with one batch more: the WAL grows by as many pages at once */
+	USES_MAX = 500,    /* written each time: the order of use may be coarse, the lane must not be busy */
 };
+
+static const struct timeval use_interval = { .tv_usec = 250000 };
 
 /* All batches that waited when the lane was free. */
 struct commit_job {
@@ -46,44 +49,13 @@ struct index {
 	struct index_batch *lost;
 	bool lost_for_good; /* there were too many */
 
+	struct index_batch *uses; /* of blobs, not submitted yet; NULL for none */
+	struct event *use_timer;
+
 	uint64_t n_failed; /* batches; the last of them with */
 	int failure;
 	struct err failure_err;
 };
-
-struct index *index_new(struct event_base *base, const char *folder)
-{
-	struct pool *lane = pool_new(base, 1, "index");
-	struct index *index;
-
-	if (!lane)
-		return NULL;
-	index = xcalloc(1, sizeof(*index));
-	index->folder = folder;
-	index->lane = lane;
-	index->queue = pool_queue_new(lane);
-	list_init(&index->waiting);
-	list_init(&index->commit.batches);
-	index->commit.index = index;
-	return index;
-}
-
-void index_free(struct index *index, bool clean)
-{
-	struct err err = { 0 };
-
-	if (!index)
-		return;
-	if (index->lost)
-		index_submit(index, index_batch_new(), NULL, NULL);
-	pool_free(index->lane); /* commits what waits: each commit's done() submits the next */
-	assert(index->n_pending == 0);
-	pool_queue_free(index->queue);
-	if (index_db_close(index->db, clean && !index->lost && !index->lost_for_good, &err) < 0)
-		log_warning("%s", err.text);
-	index_batch_free(index->lost);
-	free(index);
-}
 
 /* ---- loading ---- */
 
@@ -407,4 +379,70 @@ uint64_t index_n_changes(const struct index *index)
 uint64_t index_n_puts(const struct index *index)
 {
 	return index->n_puts;
+}
+
+/* ---- uses ---- */
+
+static void submit_uses(struct index *index)
+{
+	if (index->uses)
+		index_submit(index, TAKE(index->uses), NULL, NULL);
+}
+
+static void on_use_timer(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	submit_uses(arg);
+}
+
+void index_use_blob(struct index *index, const struct digest *digest, uint64_t used)
+{
+	if (!index->uses) {
+		index->uses = index_batch_new();
+		(void)evtimer_add(index->use_timer, &use_interval);
+	}
+	if (index_batch_size(index->uses) < USES_MAX)
+		index_batch_touch_blob(index->uses, digest, used);
+}
+
+/* ---- the whole ---- */
+
+struct index *index_new(struct event_base *base, const char *folder)
+{
+	struct pool *lane = pool_new(base, 1, "index");
+	struct index *index;
+
+	if (!lane)
+		return NULL;
+	index = xcalloc(1, sizeof(*index));
+	index->folder = folder;
+	index->lane = lane;
+	index->queue = pool_queue_new(lane);
+	index->use_timer = evtimer_new(base, on_use_timer, index);
+	if (!index->use_timer)
+		abort();
+	list_init(&index->waiting);
+	list_init(&index->commit.batches);
+	index->commit.index = index;
+	return index;
+}
+
+void index_free(struct index *index, bool clean)
+{
+	struct err err = { 0 };
+
+	if (!index)
+		return;
+	submit_uses(index);
+	if (index->lost)
+		index_submit(index, index_batch_new(), NULL, NULL);
+	event_free(index->use_timer);
+	pool_free(index->lane); /* commits what waits: each commit's done() submits the next */
+	assert(index->n_pending == 0);
+	pool_queue_free(index->queue);
+	if (index_db_close(index->db, clean && !index->lost && !index->lost_for_good, &err) < 0)
+		log_warning("%s", err.text);
+	index_batch_free(index->lost);
+	free(index);
 }

@@ -86,7 +86,9 @@ struct index_sink {
 /**
  * Look whether the index in a store is of a newer version, before anything there is changed.
  *
- * A version that only its WAL has yet is seen by index_load(). Blocks on disk. Return: 0, or -EPROTO with err.
+ * A version that only its WAL has yet is seen by index_load(). Blocks on disk.
+ *
+ * Return: 0, or -EPROTO with err.
  */
 int index_check_version(int store_fd, struct err *err);
 
@@ -142,6 +144,12 @@ size_t index_batch_size(const struct index_batch *batch); /* changes in it */
  */
 void index_submit(struct index *index, struct index_batch *batch,
 		  void (*done)(void *ctx, int r, const struct err *err), void *ctx);
+
+/**
+ * Note that a blob that has its row was used. Goes to the index with others, 250 ms later, and with no more
+ * than the lane takes without a delay for others: of thousands in that time the last are not written.
+ */
+void index_use_blob(struct index *index, const struct digest *digest, uint64_t used);
 
 /* How many batches could not be committed so far: a mark for index_barrier(). */
 uint64_t index_mark(const struct index *index);

@@ -172,21 +172,40 @@ static void fail_size(struct node_inner *n, const char *name, const struct diges
 		name, (uintmax_t)claimed->size, (uintmax_t)size);
 }
 
+/* The store has nothing of this hash, or something of another size. */
+static void fail_missing(struct node_inner *n, const struct digest *digest, const char *name)
+{
+	const struct catalog_entry *entry = catalog_find(n->nodes->parts.catalog, digest);
+	struct node_failure *failure;
+
+	if (entry && entry->digest.size != digest->size) {
+		fail_size(n, name, digest, entry->digest.size);
+		return;
+	}
+	failure = failing(n, -ENOENT);
+	err_set(&failure->err, ERR_NOT_FOUND, "blob %s is not in the store: '%s' in Directory %s needs it",
+		DIGEST_TEXT(digest), name, DIGEST_TEXT(&n->node.digest));
+	node_add_missing(failure, digest);
+}
+
+static void fail_blob(struct node_inner *n, int r, const struct err *err)
+{
+	struct node_failure *failure = failing(n, r);
+
+	if (!failure->err.set)
+		failure->err = *err;
+}
+
 static void on_blob_landed(struct flight_waiter *waiter, int r, const struct err *err)
 {
 	struct blob_wait *wait = CONTAINER_OF(waiter, struct blob_wait, waiter);
 	struct node_inner *n = wait->node;
 	struct nodes *nodes = n->nodes;
-	struct node_failure *failure = r ? failing(n, r < 0 ? r : -ENOENT) : NULL;
 
-	if (r == BLOB_MISSING) {
-		err_set(&failure->err, ERR_NOT_FOUND,
-			"blob %s is not in the store: '%s' in Directory %s needs it",
-			DIGEST_TEXT(&wait->digest), wait->name, DIGEST_TEXT(&n->node.digest));
-		node_add_missing(failure, &wait->digest);
-	} else if (r < 0 && !failure->err.set) {
-		failure->err = *err;
-	}
+	if (r == BLOB_MISSING)
+		fail_missing(n, &wait->digest, wait->name);
+	else if (r < 0)
+		fail_blob(n, r, err);
 	free(wait);
 	n->work->pending--;
 	settle_if_done(n);
@@ -218,11 +237,9 @@ static void scan_file(struct node_inner *n, const struct file_node *file)
 		return;
 	catalog_hold(parts->catalog, &file->digest);
 	entry = catalog_find(parts->catalog, &file->digest);
-	if (entry && entry->digest.size != file->digest.size) {
-		fail_size(n, file->name, &file->digest, entry->digest.size);
-		return;
-	}
-	if (entry && (file->properties || entry->kinds & 1u << kind_wanted(file)))
+	/* With another size it is wanted as well: the flight finds out which of the two is right. */
+	if (entry && entry->digest.size == file->digest.size &&
+	    (file->properties || entry->kinds & 1u << kind_wanted(file)))
 		return;
 	want_blob(n, &file->digest, kind_wanted(file), file->name);
 }

@@ -127,8 +127,10 @@ void put_note_blob(struct put *put, const struct blob_info *info, enum blob_kind
 	catalog_hold(put->cache->catalog, &info->digest);
 	put->n_new += is_new;
 	put->new_bytes += is_new ? info->digest.size : 0;
-	if (!is_new && !unknown)
+	if (!is_new && !unknown) {
+		index_use_blob(put->cache->index, &row.digest, row.used);
 		return;
+	}
 	index_batch_put_blob(put->batch, &row);
 	if (index_batch_size(put->batch) >= ROWS_MAX)
 		put_submit_rows(put);

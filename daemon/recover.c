@@ -265,18 +265,6 @@ static bool drop_step(struct slice *slice)
 
 /* ---- settle ---- */
 
-/* Sizes that differ cannot both be right, and this one was hashed. */
-static void drop_other_size(struct recovery *recovery, const struct digest *digest)
-{
-	struct catalog_entry *entry = catalog_find(recovery->parts.catalog, digest);
-
-	if (!entry || entry->digest.size == digest->size)
-		return;
-	for (unsigned kind = 0; kind < BLOB_KINDS && entry; kind++)
-		if (entry->kinds & 1u << kind)
-			entry = catalog_drop(recovery->parts.catalog, entry, kind);
-}
-
 /* Its bytes are right: it is as good as any other, and was used when its row says. */
 static void take_in(struct recovery *recovery, const struct doubt *doubt)
 {
@@ -284,7 +272,7 @@ static void take_in(struct recovery *recovery, const struct doubt *doubt)
 	struct catalog_entry *entry;
 	bool is_first;
 
-	drop_other_size(recovery, &doubt->info.digest);
+	catalog_drop_other_size(recovery->parts.catalog, &doubt->info.digest);
 	is_first = !catalog_find(recovery->parts.catalog, &doubt->info.digest);
 	entry = catalog_add(recovery->parts.catalog, &doubt->info, doubt->kind, NULL);
 	if (is_first && suspect)
@@ -303,7 +291,7 @@ static void note_settled(struct recovery *recovery, const struct doubt *doubt)
 	recovery->parts.counters->tampered_blobs += doubt->n_changed;
 	if (doubt->r == 0 || doubt->r == BLOB_EXISTS)
 		take_in(recovery, doubt);
-	else if (doubt->r < 0)
+	else if (doubt->r != BLOB_MISSING) /* a failure, or no room for a fresh inode */
 		recovery->unread = true;
 }
 

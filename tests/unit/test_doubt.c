@@ -360,9 +360,43 @@ START_TEST(a_row_that_disagrees_with_its_file_is_settled_by_its_bytes)
 }
 END_TEST
 
+START_TEST(a_wrong_size_in_a_row_is_settled_when_it_is_met)
+{
+	static struct draft draft;
+	struct asked asked;
+	struct digest file, tree, wrong, lie;
+
+	start_cache();
+	file = put_text("twenty-one bytes long", BLOB_PLAIN);
+	draft_init(&draft);
+	draft_file(&draft, "f", file, false);
+	tree = draft_store(&draft);
+	wrong = file;
+	wrong.size = 22;
+	draft_file(&draft, "f", wrong, false);
+	lie = draft_store(&draft);
+	stop_cache(); /* cleanly: nobody compares rows with files after this */
+	run_sql("UPDATE blobs SET size = 22 WHERE size = 21");
+	start_cache();
+	ck_assert(catalog_has(cache.catalog, &wrong, BLOB_PLAIN));
+	get_tree(&asked, &tree);
+	ck_assert_int_eq(asked.r, 0);
+	asked_fini(&asked);
+	ck_assert(catalog_has(cache.catalog, &file, BLOB_PLAIN));
+	get_tree(&asked, &lie); /* and now this one is no valid tree */
+	ck_assert_int_eq(asked.r, -EINVAL);
+	unit_ck_err(&asked.err, ERR_INVALID_ARGUMENT, "claims 22 bytes, but that blob has 21");
+	ck_assert_uint_eq(cache.counters.tampered_blobs, 0);
+	restart_cache();
+	ck_assert(catalog_has(cache.catalog, &file, BLOB_PLAIN));
+	stop_cache();
+}
+END_TEST
+
 UNIT_MAIN("doubt", after_a_crash_only_what_was_not_synced_is_hashed, a_kill_alone_makes_no_doubt,
 	  a_reboot_after_a_clean_stop_makes_no_doubt, doubt_lasts_until_a_start_has_settled_it,
 	  what_is_in_doubt_is_hashed_before_it_is_served, putting_a_damaged_blob_again_heals_it,
 	  a_kind_is_made_again_from_the_other_that_is_right, a_suspect_keeps_its_place_in_the_order_of_use,
 	  a_lost_index_is_rebuilt_from_files_and_tags, a_lost_index_keeps_nothing_waiting,
-	  a_row_that_disagrees_with_its_file_is_settled_by_its_bytes)
+	  a_row_that_disagrees_with_its_file_is_settled_by_its_bytes,
+	  a_wrong_size_in_a_row_is_settled_when_it_is_met)

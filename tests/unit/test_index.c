@@ -293,9 +293,32 @@ START_TEST(a_folder_that_is_not_there_is_an_error_with_words)
 }
 END_TEST
 
+START_TEST(uses_are_written_later_and_at_a_stop)
+{
+	struct answer answer = { 0 };
+	struct index_blob blobs[2] = { blob_of(1), blob_of(2) };
+
+	start();
+	submit_blob(1, &answer);
+	submit_blob(2, &answer);
+	wait_for(&answer, 2);
+	index_use_blob(index_, &blobs[0].digest, 77);
+	ck_assert_uint_eq(index_n_pending(index_), 0);
+	while (index_n_changes(index_) < 3)
+		(void)event_base_loop(base, EVLOOP_ONCE);
+	index_use_blob(index_, &blobs[1].digest, 88);
+	stop(true);
+	start();
+	ck_assert_uint_eq(find(&blobs[0].digest)->used, 77);
+	ck_assert_uint_eq(find(&blobs[1].digest)->used, 88);
+	stop(true);
+}
+END_TEST
+
 UNIT_MAIN("index", everything_comes_back_as_it_was_put, changes_within_a_batch_happen_in_order,
 	  only_a_clean_stop_is_remembered_as_one, the_index_is_private_and_one_file_when_stopped,
 	  a_killed_process_loses_nothing_answered_and_halves_no_batch,
 	  batches_that_wait_are_committed_together, a_bad_batch_fails_alone_and_whole,
 	  a_newer_version_is_refused_untouched, a_newer_version_that_is_still_in_the_wal_is_refused_untouched,
-	  another_programs_database_is_refused, a_folder_that_is_not_there_is_an_error_with_words)
+	  another_programs_database_is_refused, a_folder_that_is_not_there_is_an_error_with_words,
+	  uses_are_written_later_and_at_a_stop)

@@ -211,10 +211,70 @@ START_TEST(a_file_that_cannot_be_written_is_reported)
 }
 END_TEST
 
+static void write_file(const char *text)
+{
+	int fd = openat(cache.store_fd, "tags", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	ck_assert_int_eq(close(fd), 0);
+}
+
+START_TEST(what_was_written_is_read_back_with_owners)
+{
+	struct digest second = absent_digest(2);
+
+	start_cache();
+	set("b/c", second);
+	set("a", absent_digest(1));
+	run_until_idle();
+	tags_clear(cache.tags);
+	ck_assert_uint_eq(tags_n(cache.tags), 0);
+	ck_assert_int_eq(tags_read_back(cache.tags, &err), 0);
+	ck_assert_uint_eq(tags_n(cache.tags), 2);
+	ck_assert_str_eq(tags_at(cache.tags, 0).name, "a");
+	ck_assert(digest_equal(tags_find(cache.tags, "b/c", 3), &second));
+	stop_cache();
+}
+END_TEST
+
+#define HASH "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+START_TEST(lines_that_make_no_sense_are_passed_over)
+{
+	start_cache();
+	write_file(HASH "/0 7 good\n"
+			"\n"
+			"   \n"
+			"word\n" HASH "/0\n" HASH "/0 7\n" HASH "/0 seven name\n" HASH "/0 -1 name\n" HASH
+			"/0 4294967296 name\n" HASH "/x 7 name\n" HASH "/0 7 .name\n" HASH
+			"/0 4294967294 last");
+	ck_assert_int_eq(tags_read_back(cache.tags, &err), 0);
+	ck_assert_uint_eq(tags_n(cache.tags), 2);
+	ck_assert_str_eq(tags_at(cache.tags, 0).name, "good");
+	ck_assert_uint_eq(tags_at(cache.tags, 0).uid, 7);
+	ck_assert_str_eq(tags_at(cache.tags, 1).name, "last");
+	ck_assert_uint_eq(tags_at(cache.tags, 1).uid, 4294967294u);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_file_that_is_none_is_an_error_and_no_file_is_none)
+{
+	start_cache();
+	(void)unlinkat(cache.store_fd, "tags", 0);
+	ck_assert_int_eq(tags_read_back(cache.tags, &err), 0);
+	ck_assert_int_eq(mkfifoat(cache.store_fd, "tags", 0600), 0);
+	ck_assert_int_lt(tags_read_back(cache.tags, &err), 0);
+	ck_assert_uint_eq(tags_n(cache.tags), 0);
+	stop_cache();
+}
+END_TEST
+
 UNIT_MAIN("tags", tag_names_are_1_to_255_of_the_allowed_bytes, tag_names_begin_with_a_letter_or_digit,
 	  a_tag_name_is_no_digest, tags_are_found_by_their_whole_name_and_listed_in_order,
 	  a_tag_can_be_moved_and_taken_away, a_change_is_seen_once_it_is_in_the_index_and_not_before,
 	  when_there_are_as_many_as_may_be_a_new_name_is_refused_and_an_old_one_moves,
 	  what_was_answered_is_in_the_index_and_in_the_file,
 	  a_thousand_changes_at_once_take_few_writes_and_are_all_answered,
-	  a_file_that_cannot_be_written_is_reported)
+	  a_file_that_cannot_be_written_is_reported, what_was_written_is_read_back_with_owners,
+	  lines_that_make_no_sense_are_passed_over, a_file_that_is_none_is_an_error_and_no_file_is_none)
