@@ -302,7 +302,8 @@ static void begin_doubt(struct cache *cache, const struct index_loaded *loaded)
 		return;
 	if (loaded->is_new)
 		log_warning("the store has no index: blobs are looked up in it, and hashed before they are "
-			    "used, until all are; tags are read back (%zu), and trees will be resolved again",
+			    "used, until all are; tags are read back (%zu), and other trees than theirs are "
+			    "resolved again",
 			    tags_n(cache->tags));
 	else
 		log_warning(

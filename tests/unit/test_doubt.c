@@ -271,13 +271,19 @@ static void on_tagged(void *ctx, int r, const struct err *why)
 START_TEST(a_lost_index_is_rebuilt_from_files_and_tags)
 {
 	struct index_tag tag = { .name = "release/1", .uid = 4711 };
-	struct digest plain, exec, bad;
+	struct digest plain, exec, bad, untagged;
+	static struct draft draft;
 	struct asked asked;
 	bool tagged = false;
 
 	start_cache();
 	plain = store_usual_tree();
 	get_tree(&asked, &plain);
+	asked_fini(&asked);
+	draft_init(&draft);
+	draft_symlink(&draft, "link", "somewhere");
+	untagged = draft_store(&draft);
+	get_tree(&asked, &untagged);
 	asked_fini(&asked);
 	tag.digest = plain;
 	tags_set(cache.tags, &tag, on_tagged, &tagged);
@@ -291,10 +297,10 @@ START_TEST(a_lost_index_is_rebuilt_from_files_and_tags)
 	for (int i = 0; i < 3; i++) {
 		start_cache(); /* rebuilt, then killed, then stopped cleanly */
 		ck_assert(recovery_is_whole(cache.recovery));
-		ck_assert_uint_eq(catalog_totals(cache.catalog).n_blobs, 6);
+		ck_assert_uint_eq(catalog_totals(cache.catalog).n_blobs, 7);
 		ck_assert(catalog_has(cache.catalog, &exec, BLOB_EXEC));
 		ck_assert(!is_in_store(&bad, BLOB_PLAIN));
-		ck_assert_uint_eq(trees_n(cache.trees), 0);
+		ck_assert_uint_eq(trees_n(cache.trees), 1); /* the one that the tag names */
 		ck_assert_uint_eq(tags_n(cache.tags), 1);
 		ck_assert_uint_eq(tags_at(cache.tags, 0).uid, 4711);
 		ck_assert(digest_equal(tags_find(cache.tags, "release/1", 9), &plain));
@@ -304,7 +310,7 @@ START_TEST(a_lost_index_is_rebuilt_from_files_and_tags)
 			stop_cache();
 	}
 	start_cache();
-	get_tree(&asked, &plain);
+	get_tree(&asked, &untagged);
 	ck_assert_int_eq(asked.r, 0);
 	ck_assert_int_eq(asked.request.cache, TREE_MISS);
 	asked_fini(&asked);
