@@ -90,6 +90,16 @@ static struct tree *tree_new(struct trees *trees, const struct digest *digest)
 	return tree;
 }
 
+void tree_free(struct tree *tree)
+{
+	map_remove(&tree->trees->map, &tree->digest);
+	list_remove(&tree->order);
+	list_remove(&tree->awake);
+	list_remove(&tree->dirty);
+	list_remove(&tree->cold);
+	free(tree);
+}
+
 struct tree *tree_find(const struct trees *trees, const struct digest *digest)
 {
 	struct tree *tree = map_find(&trees->map, digest);
@@ -193,6 +203,7 @@ static void fail(struct tree_request *request, const struct node_failure *failur
 	request->done(request, failure->r);
 }
 
+/* @node: a reference, handed on */
 static void finish(struct tree_request *request, struct node *node)
 {
 	const struct tree_limits *limits = &request->trees->parts.limits;
@@ -201,13 +212,14 @@ static void finish(struct tree_request *request, struct node *node)
 	if (request->purpose != TREE_FOR_LOOK) {
 		failure.r = check_limits(node, limits, &failure.err);
 		if (failure.r < 0) {
+			node_put(node);
 			fail(request, &failure);
 			return;
 		}
 		keep(request->trees, node, request);
 	}
 	count(request);
-	request->node = node_get(node);
+	request->node = node;
 	request->done(request, 0);
 }
 
@@ -229,7 +241,7 @@ static void start(struct trees *trees, struct tree_request *request)
 		return;
 	}
 	if (node && node_is_resolved(node)) {
-		finish(request, node);
+		finish(request, node_get(node));
 		return;
 	}
 	request->n_tries++;
@@ -260,17 +272,17 @@ static bool deserves_another_try(const struct tree_request *request, const struc
 static void on_settled(struct node_waiter *waiter, const struct node_failure *failure)
 {
 	struct tree_request *request = CONTAINER_OF(waiter, struct tree_request, waiter);
-	struct node *node = request->node;
+	struct node *node = TAKE(request->node);
 
 	if (!failure) {
 		finish(request, node);
-	} else if (deserves_another_try(request, failure)) {
-		request->node = NULL;
-		start(request->trees, request);
-	} else {
-		fail(request, failure);
+		return;
 	}
 	node_put(node);
+	if (deserves_another_try(request, failure))
+		start(request->trees, request);
+	else
+		fail(request, failure);
 }
 
 bool trees_unpark_one(struct trees *trees)

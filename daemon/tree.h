@@ -98,7 +98,8 @@ void tree_load(struct trees *trees, const struct index_tree *tree);
 
 /**
  * After tree_load(): read the nodes of all cached trees in the background, the last used first. Until that is
- * done, a request for a Directory that is no cached tree itself waits: it may be below one, and so a hit.
+ * done, a request for a Directory that is no cached tree itself waits: it may be below one, and so a hit. A
+ * tree that cannot be read is cached no more, for its holds could not be taken.
  */
 void trees_warm(struct trees *trees);
 
@@ -141,8 +142,8 @@ void trees_unhold(struct trees *trees, const struct digest *digest);
 struct tree_victim {
 	struct digest digest;
 	uint64_t used;
-	struct node *node; /* borrowed until the loop runs on; NULL when the tree could not be read since the
-			      start */
+	struct node *node; /* borrowed until the loop runs on; NULL when it could not be read since the start,
+			      but was in use then */
 };
 
 /**

@@ -38,6 +38,7 @@ struct trees {
 
 /* tree.c */
 struct tree *tree_find(const struct trees *trees, const struct digest *digest); /* of this size, too */
+void tree_free(struct tree *tree);          /* with its place in the map and the lists; it has no node */
 bool trees_unpark_one(struct trees *trees); /* start one that waited for the warming to end. Return: more? */
 
 /* tree_memory.c */

@@ -66,19 +66,36 @@ bool trees_doze(struct slice *slice)
 
 /* ---- warming ---- */
 
+/*
+ * What it needs is not known, so nothing would keep its blobs from eviction: better it is not cached, and
+ * the next who asks for it has it resolved anew.
+ */
+static void cannot_warm(struct tree *tree, const struct err *err)
+{
+	struct index_batch *batch;
+
+	log_warning("cached tree %s cannot be read, and is dropped: %s", DIGEST_TEXT(&tree->digest),
+		    err->text);
+	if (tree->holds || tree->node) /* somebody else is at it, or could read it */
+		return;
+	batch = index_batch_new();
+	index_batch_drop_tree(batch, &tree->digest);
+	index_submit(tree->trees->parts.index, batch, NULL, NULL);
+	tree_free(tree);
+}
+
 static void on_warmed(struct node_waiter *waiter, const struct node_failure *failure)
 {
 	struct tree *tree = CONTAINER_OF(waiter, struct tree, warming);
 	struct trees *trees = tree->trees;
 	struct node *node = TAKE(tree->warming_node);
 
+	trees->n_warming--;
 	if (failure)
-		log_warning("cached tree %s cannot be read: %s", DIGEST_TEXT(&tree->digest),
-			    failure->err.text);
+		cannot_warm(tree, &failure->err);
 	else
 		tree_hold_node(tree, node);
 	node_put(node);
-	trees->n_warming--;
 	slice_start(trees->parts.slicer, &trees->dozing);
 }
 
