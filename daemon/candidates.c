@@ -14,13 +14,16 @@ enum {
 /* ---- heaps: youngest_first says which way round ---- */
 
 /* What a tree gives back was used at one time; the hash makes the order one that a dry run can foretell. */
+static bool is_older(const struct candidate *a, const struct candidate *b)
+{
+	if (a->used != b->used)
+		return a->used < b->used;
+	return memcmp(a->digest.hash, b->digest.hash, DIGEST_HASH_SIZE) < 0;
+}
+
 static bool comes_before(const struct candidate *a, const struct candidate *b, bool youngest_first)
 {
-	const struct candidate *older = youngest_first ? b : a, *younger = youngest_first ? a : b;
-
-	if (older->used != younger->used)
-		return older->used < younger->used;
-	return memcmp(older->digest.hash, younger->digest.hash, DIGEST_HASH_SIZE) < 0;
+	return youngest_first ? is_older(b, a) : is_older(a, b);
 }
 
 static void swap(struct candidate *a, struct candidate *b)
@@ -66,33 +69,47 @@ void candidates_fini(struct candidates *candidates)
 	*candidates = (struct candidates){ 0 };
 }
 
-static void begin(struct candidates *candidates, const struct catalog *catalog, uint64_t from)
+static void begin(struct candidates *candidates, const struct catalog *catalog, const struct candidate *from)
 {
+	const struct candidate first = *from;
+
 	candidates_fini(candidates);
-	candidates->from = from;
+	candidates->from = first;
 	candidates->is_walking = true;
 	candidates->end = catalog_end(catalog);
-	candidates->horizon = UINT64_MAX;
 }
 
 void candidates_find(struct candidates *candidates, const struct catalog *catalog, bool younger)
 {
-	begin(candidates, catalog, younger ? candidates->horizon + 1 : 0);
+	static const struct candidate oldest;
+
+	begin(candidates, catalog, younger && candidates->has_more ? &candidates->horizon : &oldest);
+}
+
+static void leave_out(struct candidates *candidates, const struct candidate *candidate)
+{
+	if (!candidates->has_more || is_older(candidate, &candidates->horizon))
+		candidates->horizon = *candidate;
+	candidates->has_more = true;
 }
 
 /* Keep the oldest of those found. */
 static void find(struct candidates *candidates, const struct digest *digest, uint64_t used)
 {
-	struct candidate_heap *found = &candidates->found;
 	const struct candidate candidate = { *digest, used };
+	struct candidate_heap *found = &candidates->found;
 
-	if (found->n == FOUND_MAX) {
-		candidates->horizon = found->items[0].used;
-		if (used >= candidates->horizon)
-			return;
+	if (is_older(&candidate, &candidates->from))
+		return;
+	if (found->n < FOUND_MAX) {
+		heap_add(found, &candidate, true);
+	} else if (is_older(&candidate, &found->items[0])) {
+		leave_out(candidates, &found->items[0]);
 		heap_drop_first(found, true);
+		heap_add(found, &candidate, true);
+	} else {
+		leave_out(candidates, &candidate);
 	}
-	heap_add(found, &candidate, true);
 }
 
 /* From one heap to the other. */
@@ -115,13 +132,13 @@ bool candidates_step(struct candidates *candidates, const struct catalog *catalo
 	if (!candidates->is_walking)
 		return false;
 	if (candidates->end != catalog_end(catalog)) { /* it has grown: all have other places now */
-		begin(candidates, catalog, candidates->from);
+		begin(candidates, catalog, &candidates->from);
 		return true;
 	}
 	for (unsigned i = 0; i < WALK_STEP && candidates->position < candidates->end; i++) {
 		const struct catalog_entry *entry = catalog_at(catalog, candidates->position++);
 
-		if (entry && !entry->holds && entry->used >= candidates->from)
+		if (entry && !entry->holds)
 			find(candidates, &entry->digest, entry->used);
 	}
 	return candidates->position < candidates->end || move(candidates);
@@ -133,7 +150,7 @@ void candidates_add(struct candidates *candidates, const struct digest *digest, 
 
 	if (candidates->is_walking)
 		find(candidates, digest, used);
-	else if (used <= candidates->horizon)
+	else if (!candidates->has_more || is_older(&candidate, &candidates->horizon))
 		heap_add(&candidates->oldest, &candidate, false);
 }
 
@@ -149,10 +166,12 @@ void candidates_drop_first(struct candidates *candidates)
 
 bool candidates_has_more(const struct candidates *candidates)
 {
-	return candidates->horizon != UINT64_MAX;
+	return candidates->has_more;
 }
 
 uint64_t candidates_bound(const struct candidates *candidates)
 {
-	return candidates->oldest.n ? candidates->oldest.items[0].used : candidates->horizon;
+	if (candidates->oldest.n)
+		return candidates->oldest.items[0].used;
+	return candidates->has_more ? candidates->horizon.used : UINT64_MAX;
 }

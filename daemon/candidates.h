@@ -31,9 +31,9 @@ struct candidates {
 	struct candidate_heap oldest; /* the first is the oldest */
 	struct candidate_heap found;  /* during a walk: the first is the youngest */
 	size_t position, end;         /* of the walk, in the catalog */
-	bool is_walking;
-	uint64_t from;    /* older ones were found by another walk */
-	uint64_t horizon; /* younger ones may have been left out; UINT64_MAX: none was */
+	bool is_walking, has_more;
+	struct candidate from;    /* those before this one were found by another walk */
+	struct candidate horizon; /* with has_more: the first that was left out */
 };
 
 void candidates_fini(struct candidates *candidates);

@@ -344,7 +344,7 @@ bool evict_is_settled(const struct evict *evict)
 
 bool evict_is_busy(const struct evict *evict)
 {
-	return evict->running || evict->n_batches || evict->pins || !list_is_empty(&evict->rehearsals) ||
-	       !list_is_empty(&evict->waiters) || !list_is_empty(&evict->gcs) ||
-	       usage_is_measuring(evict->parts.usage);
+	return evict->running || evict->in_background || evict->n_batches || evict->pins ||
+	       !list_is_empty(&evict->rehearsals) || !list_is_empty(&evict->waiters) ||
+	       !list_is_empty(&evict->gcs) || usage_is_measuring(evict->parts.usage);
 }

@@ -175,7 +175,6 @@ void evict_rehearse(struct evict *evict)
 	rehearsal->forecast = forecast_new(evict->parts.catalog, FORECAST_RELEASE);
 	map_init(&rehearsal->gone);
 	candidates_find(&rehearsal->candidates, evict->parts.catalog, false);
-	rehearsal->released.horizon = UINT64_MAX; /* all of them */
 	slice_init(&rehearsal->slice, rehearsal_step);
 	evict->rehearsal = rehearsal;
 	slice_start(evict->parts.slicer, &rehearsal->slice);

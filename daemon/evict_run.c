@@ -253,8 +253,10 @@ static bool run_step(struct slice *slice)
 	if (tree_is_leaving(evict))
 		return false;
 	goal = evict_goal(evict);
-	if (!evict->running && !goal.bytes)
+	if (!evict->running && !goal.bytes) {
+		evict->in_background = false;
 		return false;
+	}
 	if (!trees_may_evict(evict->parts.trees))
 		return wait_for_trees(evict, &goal);
 	if (!evict->running)

@@ -75,12 +75,9 @@ needed_packages() {
 }
 check 'it lists the packages that install-deps installs' same_words "$(listed_packages)" "$(needed_packages)"
 
-for command in verify gc fetch push; do
+for command in verify fetch push; do
 	check "$command is not there yet, and refused" exits 2 complains dircache "$command"
 done
-check 'nor is --max-size' exits 2 complains dircached --max-size 1G
-check 'nor --mode' exits 2 complains dircache materialize --mode copy some "$dir/out"
-check 'nor --writable' exits 2 complains dircache materialize --writable some "$dir/out"
 
 # ---- commands ----
 
