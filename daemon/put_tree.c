@@ -249,18 +249,22 @@ static enum job_next encode_run(struct job *job)
 static int store_one(struct store_job *store, struct made *made)
 {
 	struct put *put = store->commit->put;
-	int r;
+	int r = 0;
 
+	/* First of all, so that what can never be read is never stored. */
+	if (!made->directory)
+		r = directory_decode(made->bytes, made->len, put->cache->config.limits.entries,
+				     &made->directory, &store->err);
+	if (r < 0)
+		return r;
 	if (made->len) {
 		made->stored = blob_write(store->writer, made->bytes, made->len, BLOB_PLAIN, &made->info,
 					  &made->changed, &store->err);
 		if (made->stored < 0 || made->stored == BLOB_NO_ROOM)
 			return made->stored;
 	}
-	r = directory_decode(made->bytes, made->len, put->cache->config.limits.entries, &made->directory,
-			     &store->err);
 	free(TAKE(made->bytes));
-	return r;
+	return 0;
 }
 
 static enum job_next store_run(struct job *job)

@@ -266,6 +266,37 @@ START_TEST(a_name_used_twice_fails_the_commit)
 }
 END_TEST
 
+START_TEST(a_directory_beyond_the_limit_is_refused_by_name_and_not_stored)
+{
+	static struct tree_limits few;
+	AUTO_FREE uint8_t *bytes = NULL;
+	static struct draft draft;
+	struct digest digest;
+	size_t len;
+
+	few = tree_default_limits;
+	few.entries = 1;
+	limits = &few;
+	draft_symlink(&draft, "a", "x");
+	draft_symlink(&draft, "b", "x");
+	draft.d.symlinks = draft.symlinks;
+	ck_assert_int_eq(directory_encode(&draft.d, &bytes, &len, &err), 0);
+	hash_bytes(bytes, len, &digest);
+	setup();
+	begin_entries(0, 2);
+	add_symlink("a", "x", 1);
+	add_symlink("b", "x", 1);
+	peer_request(&peer, &message, NULL, 0);
+	(void)peer_answer(&peer, last_id);
+	begin_step("commit", 0);
+	peer_request(&peer, &message, NULL, 0);
+	peer_ck_error(&peer, last_id, ERR_RESOURCE_EXHAUSTED, "storing the uppermost directory");
+	run_until_idle();
+	ck_assert_int_eq(blob_stat(cache.store, &digest, BLOB_PLAIN, NULL, &err), BLOB_MISSING);
+	teardown();
+}
+END_TEST
+
 START_TEST(the_path_of_a_file_that_cannot_be_stored_is_named_whole)
 {
 	int fd;
@@ -441,7 +472,8 @@ UNIT_MAIN("put", a_tree_has_the_digest_that_its_directories_have_and_is_cached_a
 	  the_answer_says_what_was_new, what_was_answered_is_there_after_a_kill,
 	  an_empty_put_is_the_empty_directory, a_single_file_is_a_blob_and_no_tree,
 	  bad_entries_are_refused_by_name_and_end_the_put, a_single_file_with_a_parent_is_refused,
-	  a_name_used_twice_fails_the_commit, the_path_of_a_file_that_cannot_be_stored_is_named_whole,
+	  a_name_used_twice_fails_the_commit, a_directory_beyond_the_limit_is_refused_by_name_and_not_stored,
+	  the_path_of_a_file_that_cannot_be_stored_is_named_whole,
 	  a_bad_tag_refuses_the_commit_and_the_put_goes_on,
 	  an_aborted_put_and_one_whose_client_hung_up_leave_no_tree,
 	  a_put_of_one_connection_is_not_found_on_another, a_put_cancelled_in_the_middle_is_over,
