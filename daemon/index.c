@@ -277,8 +277,15 @@ static void on_committed(struct job *job)
 			"next start will find the rest in the store",
 			commit->outcome.damage.text);
 	list_init(&answers);
-	while ((l = list_pop(&commit->batches)))
+	/* What is tried again comes before what waits: a row may be put by the one and dropped by the other.
+	 */
+	while ((l = list_pop(&commit->batches))) {
+		struct index_batch *batch = LIST_ENTRY(l, struct index_batch, link);
+
 		list_append(&answers, l);
+		if (batch->result < 0)
+			note_failure(index, batch);
+	}
 	/* The lane goes on before the answers, which may take their time and may submit more. */
 	index->is_committing = false;
 	commit_waiting(index);
@@ -286,8 +293,6 @@ static void on_committed(struct job *job)
 		struct index_batch *batch = LIST_ENTRY(l, struct index_batch, link);
 
 		index->n_pending--;
-		if (batch->result < 0)
-			note_failure(index, batch);
 		if (batch->done)
 			batch->done(batch->ctx, batch->result, &batch->err);
 		index_batch_free(batch);

@@ -226,6 +226,31 @@ START_TEST(a_disk_that_fills_up_refuses_rows_and_still_drops_them)
 }
 END_TEST
 
+/* What nobody hears of is tried again, and not after what came later. */
+START_TEST(a_row_that_found_no_room_is_not_put_after_it_was_dropped)
+{
+	struct answer answer = { 0 };
+	uint64_t n;
+
+	if (!mount_disk())
+		return;
+	make_rows();
+	fill_disk();
+	n = ROWS + put_until_full();
+	index_submit(index_, batch_of(n, ROWS, false), NULL, NULL);
+	submit(batch_of(n, ROWS, true), &answer); /* while that is tried */
+	wait_for(&answer, 1);
+	empty_disk();
+	if (answer.last < 0)
+		ck_assert_int_eq(commit(batch_of(n, ROWS, true)), 0);
+	ck_assert_int_eq(commit(index_batch_new()), 0); /* and with it what was lost, if anything was */
+	stop(true);
+	start();
+	ck_assert_uint_eq(got.n_blobs, n);
+	stop(true);
+}
+END_TEST
+
 START_TEST(the_wal_has_a_limit)
 {
 	struct answer answer = { 0 };
@@ -247,4 +272,5 @@ END_TEST
 
 UNIT_MAIN("index_full", the_reserve_is_there_and_private, half_a_reserve_is_made_whole,
 	  an_index_opens_and_drops_rows_on_a_full_disk, a_killed_index_opens_on_a_full_disk,
-	  a_disk_that_fills_up_refuses_rows_and_still_drops_them, the_wal_has_a_limit)
+	  a_disk_that_fills_up_refuses_rows_and_still_drops_them,
+	  a_row_that_found_no_room_is_not_put_after_it_was_dropped, the_wal_has_a_limit)
