@@ -121,6 +121,8 @@ static int reserve(struct space *space, uint64_t bytes, unsigned mark)
 
 	lock(space);
 	fits = space_gap_is_closed(lacks(space, add(bytes, BLOB_OVERHEAD), mark));
+	/* Without limits a file may say of itself what it likes, and so may another. */
+	fits = fits && bytes <= UINT64_MAX - space->levels.reserved;
 	if (fits) {
 		space->levels.reserved += bytes;
 		space->unmeasured += BLOB_OVERHEAD;

@@ -47,6 +47,7 @@ START_TEST(without_limits_all_fits)
 	ck_assert_int_eq(space_reserve(space, INT64_MAX), 0);
 	ck_assert_int_eq(space_reserve(space, INT64_MAX), 0);
 	ck_assert_uint_eq(bytes_lacking(space, UINT64_MAX), 0);
+	ck_assert_int_eq(space_reserve(space, INT64_MAX), SPACE_NONE); /* but for what cannot be counted */
 	space_release(space, INT64_MAX);
 	space_release(space, INT64_MAX);
 	ck_assert_uint_eq(bytes_above(space), 0);
