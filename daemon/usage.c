@@ -51,12 +51,15 @@ static uint64_t allocated(const struct stat *st)
 	return (uint64_t)st->st_blocks * 512; /* the unit of st_blocks: stat(2) */
 }
 
-/* A stream over a folder; NULL when it is gone meanwhile, or with *r < 0. */
+/*
+ * A stream over a folder; NULL when it is gone meanwhile or nobody's business (lost+found is root's), or with
+ * *r < 0.
+ */
 static DIR *open_folder(int parent, const char *name, int *r)
 {
 	int fd = disk_openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 
-	*r = fd == -ENOENT ? 0 : fd;
+	*r = fd == -ENOENT || fd == -EACCES ? 0 : fd;
 	return fd < 0 ? NULL : disk_fdopendir(fd, r);
 }
 
