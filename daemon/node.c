@@ -285,7 +285,9 @@ size_t nodes_n_under_way(const struct nodes *nodes)
 
 bool nodes_releasing(const struct nodes *nodes)
 {
-	return !list_is_empty(&nodes->dying) || !list_is_empty(&nodes->unread) || nodes->n_chores;
+	/* One of the drowsy may be without references, and dies when it has fallen asleep. */
+	return !list_is_empty(&nodes->dying) || !list_is_empty(&nodes->unread) || nodes->n_chores ||
+	       nodes_dozing(nodes);
 }
 
 bool nodes_busy(const struct nodes *nodes)
