@@ -41,9 +41,19 @@ static void refuse(struct evict *evict, struct room_waiter *waiter)
 	tell(waiter, space_refuse(evict->parts.space, waiter->need, &err), &err);
 }
 
+/* The run has measured: would all that is free and all that is here, gone to the last blob, be too little? */
+static bool can_never_fit(const struct evict *evict, const struct room_waiter *waiter)
+{
+	struct space_levels levels = space_levels(evict->parts.space);
+
+	return evict->running && evict->measured && levels.disk_known && !levels.disk_full &&
+	       waiter->need > excess(levels.used + levels.disk_free, levels.limits.min_free);
+}
+
 /*
  * Tell those who have room now, the first come first. Room that is told of is not reserved yet, so it counts
- * as taken for those behind. Return: what the first of the others lacks.
+ * as taken for those behind. Who can never have room is told so before anything goes for him. Return: what
+ * the first of the others lacks.
  */
 static struct space_gap tell_waiters(struct evict *evict)
 {
@@ -54,10 +64,14 @@ static struct space_gap tell_waiters(struct evict *evict)
 		struct room_waiter *waiter = LIST_ENTRY(evict->waiters.next, struct room_waiter, link);
 
 		gap = space_lacks(evict->parts.space, told + waiter->need);
-		if (!space_gap_is_closed(gap))
+		if (space_gap_is_closed(gap)) {
+			told += waiter->need;
+			tell(waiter, 0, NULL);
+		} else if (can_never_fit(evict, waiter)) {
+			refuse(evict, waiter);
+		} else {
 			return gap;
-		told += waiter->need;
-		tell(waiter, 0, NULL);
+		}
 	}
 	return (struct space_gap){ 0 };
 }
