@@ -89,17 +89,21 @@ static enum job_next batch_run(struct job *job)
 
 /* ---- on the loop ---- */
 
-/* What was not unlinked comes into the catalog again, as it was, but for what others noted meanwhile. */
-static void restore(struct catalog *catalog, const struct condemned *blob)
+/*
+ * What was not unlinked comes into the catalog again, as it was, but for what others noted meanwhile: whose
+ * row lacks these kinds. One that lost a kind has another row, too.
+ */
+static void restore(struct catalog *catalog, const struct condemned *blob, struct index_batch *rows)
 {
 	struct catalog_entry *entry = catalog_find(catalog, &blob->row.digest);
+	bool is_as_before = !entry && blob->kinds == blob->row.kinds;
 	struct index_blob row = blob->row;
 
 	row.kinds = blob->kinds;
 	if (!entry) {
 		catalog_load(catalog, &row);
-		catalog_find(catalog, &row.digest)->seen = row.kinds;
-		return;
+		entry = catalog_find(catalog, &row.digest);
+		entry->seen = row.kinds;
 	}
 	for (unsigned kind = 0; kind < BLOB_KINDS; kind++) {
 		const struct blob_info info = { .digest = row.digest, .allocated = row.allocated[kind] };
@@ -107,6 +111,9 @@ static void restore(struct catalog *catalog, const struct condemned *blob)
 		if (row.kinds & ~entry->kinds & 1u << kind)
 			entry = catalog_add(catalog, &info, kind, NULL);
 	}
+	row = catalog_row(entry);
+	if (!is_as_before)
+		index_batch_put_blob(rows, &row);
 }
 
 /* A row goes with its files; but if the blob was stored again meanwhile, there is a new row. */
@@ -119,7 +126,7 @@ static void settle(struct evict *evict, struct condemned *blob, struct index_bat
 	catalog_leaving(evict->parts.catalog, -(int64_t)allocated_of(row));
 	evict->leaving -= allocated_of(row);
 	if (!blob->is_gone) {
-		restore(evict->parts.catalog, blob);
+		restore(evict->parts.catalog, blob, rows);
 		return;
 	}
 	if (!catalog_find(evict->parts.catalog, &row->digest))
