@@ -102,6 +102,12 @@ void evict_run_fini(struct evict *evict);
 /* There may be something to do. */
 void evict_run_kick(struct evict *evict);
 
+/* Look again in a moment: what is waited for says no word. */
+void evict_retry_soon(struct evict *evict);
+
+/* Is it known by now what the cached trees and tags hold? Not when the daemon stops. */
+bool evict_may_choose(const struct evict *evict);
+
 /* Leave a tree alone for the rest of the run. */
 void evict_pass_over(struct evict *evict, const struct digest *digest);
 

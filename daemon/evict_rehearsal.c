@@ -169,6 +169,11 @@ void evict_rehearse(struct evict *evict)
 
 	if (evict->rehearsal || !gc)
 		return;
+	if (!evict_may_choose(evict) &&
+	    !evict->stopping) { /* as a real one: what trees hold is not all known */
+		evict_retry_soon(evict);
+		return;
+	}
 	rehearsal = xcalloc(1, sizeof(*rehearsal));
 	rehearsal->evict = evict;
 	rehearsal->gc = gc;

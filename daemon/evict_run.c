@@ -187,11 +187,14 @@ static void end(struct evict *evict)
 	evict_measure(evict);
 }
 
-/* Look again in a moment: what is waited for says no word. */
-static bool retry_soon(struct evict *evict)
+void evict_retry_soon(struct evict *evict)
 {
 	(void)event_add(evict->retry, &retry_interval);
-	return false;
+}
+
+bool evict_may_choose(const struct evict *evict)
+{
+	return evict->started && !evict->pins && trees_may_evict(evict->parts.trees);
 }
 
 /* Is the tree that goes still on its way? */
@@ -204,7 +207,7 @@ static bool tree_is_leaving(struct evict *evict)
 		return true;
 	case TREE_RELEASES:
 		if (nodes_releasing(evict->parts.nodes)) {
-			(void)retry_soon(evict);
+			evict_retry_soon(evict);
 			return true;
 		}
 		end_tree(evict);
@@ -232,8 +235,10 @@ static bool wind_up(struct evict *evict)
 /* Nothing may go: not yet, or, when the daemon stops, no more. */
 static bool wait_for_trees(struct evict *evict, const struct evict_goal *goal)
 {
-	if (!evict->stopping)
-		return retry_soon(evict);
+	if (!evict->stopping) {
+		evict_retry_soon(evict);
+		return false;
+	}
 	if (goal->bytes) {
 		evict_give_up(evict, goal);
 		return true;
@@ -281,6 +286,7 @@ static void on_retry(evutil_socket_t fd, short what, void *evict)
 {
 	(void)fd;
 	(void)what;
+	evict_rehearse(evict);
 	evict_run_kick(evict);
 }
 

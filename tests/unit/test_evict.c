@@ -243,6 +243,85 @@ START_TEST(nothing_goes_before_all_cached_trees_are_read)
 }
 END_TEST
 
+/* Nor does a dry run judge before: what is cached and not read yet would seem to be held by nobody. */
+START_TEST(a_dry_run_waits_until_all_cached_trees_are_read)
+{
+	struct collected collected = { .gc = { .has_to = true, .dry_run = true } };
+	char letters[] = "a";
+
+	start_cache();
+	for (; letters[0] <= 'z'; letters[0]++)
+		(void)cache_tree(letters);
+	stop_with_index();
+	open_cache();
+	load_cache();
+	begin_gc(&collected);
+	run_until_set(&collected.done);
+	ck_assert_uint_eq(collected.gc.n_trees, 26);
+	for (size_t i = 0; i < 26; i++)
+		ck_assert_uint_gt(collected.gc.trees[i].bytes, SIZE);
+	collected_fini(&collected);
+	stop_cache();
+}
+END_TEST
+
+struct waiter {
+	struct room_waiter room;
+	bool done;
+	int r;
+};
+
+static void on_room(struct room_waiter *room, int r, const struct err *why)
+{
+	struct waiter *waiter = CONTAINER_OF(room, struct waiter, room);
+
+	waiter->done = true;
+	waiter->r = r;
+	if (r < 0)
+		err = *why;
+}
+
+/* A file with a hole may say that it has any size. */
+START_TEST(for_what_no_disk_could_hold_nothing_goes)
+{
+	struct waiter waiter = { .room.made = on_room };
+	struct digest tree;
+
+	start_cache();
+	tree = cache_tree("a");
+	(void)store_file('x');
+	evict_make_room(cache.evict, UINT64_C(1) << 60, &waiter.room);
+	run_until_set(&waiter.done);
+	ck_assert_int_eq(waiter.r, -ENOSPC);
+	unit_ck_err(&err, ERR_NO_SPACE, "the disk has");
+	run_until_idle();
+	ck_assert(is_cached(&tree) && has_file('a') && has_file('x'));
+	stop_cache();
+}
+END_TEST
+
+/* A kind that could not be unlinked stays, and its row says what is left. */
+START_TEST(a_blob_that_lost_one_kind_has_the_row_of_the_other)
+{
+	struct digest digest;
+	struct collected collected;
+
+	start_cache();
+	digest = store_text("both", BLOB_PLAIN);
+	(void)store_text("both", BLOB_EXEC);
+	ck_assert_int_eq(unlink(path_of_blob(&digest, BLOB_EXEC)), 0);
+	ck_assert_int_eq(mkdir(path_of_blob(&digest, BLOB_EXEC), 0700), 0); /* no file: unlink(2) refuses */
+	collect(&collected, ALL, false);
+	collected_fini(&collected);
+	ck_assert(!catalog_has(cache.catalog, &digest, BLOB_PLAIN));
+	ck_assert(catalog_has(cache.catalog, &digest, BLOB_EXEC));
+	restart_cache();
+	ck_assert(!catalog_has(cache.catalog, &digest, BLOB_PLAIN));
+	ck_assert(catalog_has(cache.catalog, &digest, BLOB_EXEC));
+	stop_cache();
+}
+END_TEST
+
 START_TEST(a_gc_can_be_cancelled)
 {
 	struct collected collected = { .gc = { .has_to = true } };
@@ -269,4 +348,5 @@ UNIT_MAIN("evict", the_least_recently_used_tree_goes_first_and_what_others_need_
 	  without_a_cap_and_a_goal_only_what_nobody_holds_goes, a_blob_that_a_worker_relies_on_stays,
 	  both_kinds_of_a_blob_go, a_subtree_that_another_tree_has_stays_whole,
 	  after_a_start_the_order_of_use_is_as_it_was, nothing_goes_before_all_cached_trees_are_read,
-	  a_gc_can_be_cancelled)
+	  a_dry_run_waits_until_all_cached_trees_are_read, for_what_no_disk_could_hold_nothing_goes,
+	  a_blob_that_lost_one_kind_has_the_row_of_the_other, a_gc_can_be_cancelled)
