@@ -291,6 +291,21 @@ static bool load_step(struct slice *slice)
 	return true;
 }
 
+/* A new store: index and files agree, as there are none. */
+static bool is_new_store(const struct cache *cache, const struct index_loaded *loaded)
+{
+	return loaded->is_new && cache->is_empty;
+}
+
+/* Nothing has to be compared, by this start or the next. */
+static void settle_new_store(struct cache *cache)
+{
+	struct index_batch *batch = index_batch_new();
+
+	index_batch_settled(batch);
+	index_submit(cache->index, batch, NULL, NULL);
+}
+
 /* Say what the last stop was, and believe no file that may have lost its bytes. */
 static void begin_doubt(struct cache *cache, const struct index_loaded *loaded)
 {
@@ -298,6 +313,8 @@ static void begin_doubt(struct cache *cache, const struct index_loaded *loaded)
 		log_error("%s; it is set aside as '%s'", loaded->damage.text, loaded->aside);
 	if (loaded->is_new)
 		tags_keep(cache->tags);
+	if (is_new_store(cache, loaded))
+		settle_new_store(cache);
 	if (!loaded->is_doubtful || cache->is_empty)
 		return;
 	if (loaded->is_new)
@@ -337,7 +354,7 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 			.index = cache->index,
 			.counters = &cache->counters,
 		},
-		!loaded->was_clean, &cache->suspects);
+		!loaded->was_clean && !is_new_store(cache, loaded), &cache->suspects);
 	syncer_start(cache->syncer, loaded->was_clean);
 	if (cache->stopping)
 		recovery_stop(cache->recovery);

@@ -399,10 +399,24 @@ START_TEST(a_wrong_size_in_a_row_is_settled_when_it_is_met)
 }
 END_TEST
 
+START_TEST(a_new_store_is_clean_from_its_beginning)
+{
+	struct digest digest;
+
+	open_cache();
+	load_cache();
+	digest = store_bytes("no row", 6, BLOB_PLAIN, false);
+	stop_cache(); /* at once */
+	start_cache();
+	ck_assert_ptr_null(catalog_find(cache.catalog, &digest)); /* nobody looked */
+	stop_cache();
+}
+END_TEST
+
 UNIT_MAIN("doubt", after_a_crash_only_what_was_not_synced_is_hashed, a_kill_alone_makes_no_doubt,
 	  a_reboot_after_a_clean_stop_makes_no_doubt, doubt_lasts_until_a_start_has_settled_it,
 	  what_is_in_doubt_is_hashed_before_it_is_served, putting_a_damaged_blob_again_heals_it,
 	  a_kind_is_made_again_from_the_other_that_is_right, a_suspect_keeps_its_place_in_the_order_of_use,
 	  a_lost_index_is_rebuilt_from_files_and_tags, a_lost_index_keeps_nothing_waiting,
 	  a_row_that_disagrees_with_its_file_is_settled_by_its_bytes,
-	  a_wrong_size_in_a_row_is_settled_when_it_is_met)
+	  a_wrong_size_in_a_row_is_settled_when_it_is_met, a_new_store_is_clean_from_its_beginning)
