@@ -26,6 +26,8 @@ struct cat_job {
 
 	struct pool_queue *queue;
 	struct request *request;
+	struct flight_waiter waiter;
+	bool was_renewed; /* once is enough */
 };
 
 static enum job_next cat_run(struct job *job)
@@ -56,19 +58,44 @@ static void answer(struct cat_job *cat)
 	request_send_fd(cat->request, cat->fd);
 }
 
-static void cat_done(struct job *job)
+static void end(struct cat_job *cat)
 {
-	struct cat_job *cat = CONTAINER_OF(job, struct cat_job, job);
-
 	if (cat->r > 0)
-		err_set(&cat->err, ERR_NOT_FOUND, "blob %s is not in the store%s", DIGEST_TEXT(&cat->digest),
-			cat->r == BLOB_CHANGED ? ": its file was changed" : "");
+		err_set(&cat->err, ERR_NOT_FOUND, "blob %s is not in the store", DIGEST_TEXT(&cat->digest));
 	if (cat->r)
 		request_fail_missing(cat->request, &cat->err, &cat->digest, cat->r > 0);
 	else
 		answer(cat);
 	pool_queue_free(cat->queue);
 	free(cat);
+}
+
+static void on_landed(struct flight_waiter *waiter, int r, const struct err *err)
+{
+	struct cat_job *cat = CONTAINER_OF(waiter, struct cat_job, waiter);
+
+	if (r == 0) {
+		pool_submit(cat->queue, &cat->job);
+		return;
+	}
+	cat->r = r;
+	if (r < 0)
+		cat->err = *err;
+	end(cat);
+}
+
+static void cat_done(struct job *job)
+{
+	struct cat_job *cat = CONTAINER_OF(job, struct cat_job, job);
+
+	if (cat->r <= 0 || cat->was_renewed) {
+		end(cat);
+		return;
+	}
+	/* Lost or changed: it may be had from bytes that are still right. */
+	cat->was_renewed = true;
+	cat->waiter.landed = on_landed;
+	flight_join(cat->request->cache->flights, &cat->digest, BLOB_PLAIN, false, &cat->waiter);
 }
 
 void cat_start(struct request *request)

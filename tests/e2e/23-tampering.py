@@ -240,6 +240,23 @@ def single_files(tale):
     tale.story.check_is("and both were taken out", tale.added("tampered_blobs", "healed_blobs"), (2, 0))
 
 
+def printed(tale):
+    """What cat prints is what the digest says, or nothing."""
+    data = b"to be printed"
+    digest = tale.put(tale.source({"f": data}) + "/f")
+    os.utime(tale.stored(data))
+    tale.note()
+    tale.story.check("cat prints a blob whose file was touched", tale.run("cat", digest) and
+                     tale.said == data.decode(), tale.said)
+    tale.story.check_is("and has it made anew", tale.added("tampered_blobs", "healed_blobs"), (1, 1))
+    write_through(tale.stored(data), append)
+    tale.note()
+    tale.story.check("it refuses one whose bytes were changed, by name",
+                     tale.run("cat", digest, status=ABSENT) and digest in tale.said, tale.said)
+    tale.story.check_is("and has it taken out", tale.added("tampered_blobs", "healed_blobs"), (1, 0))
+    tale.story.check("as one that is gone", tale.run("cat", digest, status=ABSENT) and digest in tale.said, tale.said)
+
+
 def directories(tale):
     """What a restart reads again may have been changed too."""
     source = tale.source({"below/f": b"below a Directory"})
@@ -378,6 +395,7 @@ def main():
         what_was_changed_is_put(tale)
         after_a_restart(tale)
         single_files(tale)
+        printed(tale)
         directories(tale)
         missing(tale)
         empty_files(tale)
