@@ -55,13 +55,15 @@ static bool forget_step(struct slice *slice)
 {
 	struct put *put = CONTAINER_OF(slice, struct put, slice);
 
-	for (unsigned i = 0; i < FORGET_STEP && put->n_forgotten < put->n_entries; i++)
-		forget_entry(put, &put->entries[put->n_forgotten++]);
-	if (put->n_forgotten < put->n_entries)
+	for (unsigned i = 0; i < FORGET_STEP && put->entries.n; i++) {
+		forget_entry(put, put_entry(put, put->entries.n - 1));
+		blocks_pop(&put->entries);
+	}
+	if (put->entries.n)
 		return true;
 	put->cache->n_ending--;
-	free(put->entries);
-	free(put->directories);
+	blocks_fini(&put->entries);
+	blocks_fini(&put->directories);
 	pool_queue_free(put->queue);
 	free(put);
 	return false;
@@ -143,7 +145,7 @@ char *put_path(const struct put *put, const struct put_entry *entry)
 	while (entry->parent) {
 		char *shorter = path;
 
-		entry = &put->entries[put->directories[entry->parent]];
+		entry = put_directory(put, entry->parent);
 		path = xasprintf("%s/%s", entry->name, shorter);
 		free(shorter);
 	}
@@ -180,9 +182,7 @@ static void start_begin(struct request *request, const struct put_params *params
 	put->number = session->n_numbered++;
 	put->uid = session->uid;
 	put->refs = 1;
-	put->directories = xgrow(NULL, 0, &put->directories_capacity, sizeof(*put->directories));
-	put->directories[0] = 0;
-	put->n_directories = 1;
+	(void)blocks_add(&put->directories, sizeof(size_t)); /* the root has no entry */
 	put->expected = params->bytes;
 	put->batch = index_batch_new();
 	put->mark = index_mark(request->cache->index);
@@ -220,7 +220,7 @@ static void on_tagged(void *ctx, int r, const struct err *err)
 		wire_put_digest(out, "digest", &answer->digest);
 		wire_put_bool(out, "tree", !put->is_file);
 		wire_put_uint(out, "files", put->n_files);
-		wire_put_uint(out, "directories", put->is_file ? 0 : put->n_directories);
+		wire_put_uint(out, "directories", put->is_file ? 0 : put->directories.n);
 		wire_put_uint(out, "symlinks", put->n_symlinks);
 		wire_put_uint(out, "bytes", put->bytes);
 		wire_put_uint(out, "new_blobs", put->n_new);
@@ -278,7 +278,7 @@ static void start_commit(struct request *request, struct put *put, const struct 
 	put->over = true;
 	list_remove(&put->item.link);
 	if (put->is_file)
-		put_answer(put, request, &put->entries[0].digest, params->tag.data, params->tag.len);
+		put_answer(put, request, &put_entry(put, 0)->digest, params->tag.data, params->tag.len);
 	else
 		put_commit_tree(put, request, params->tag.data, params->tag.len);
 }

@@ -37,14 +37,14 @@ static int check_place(const struct put *put, const struct wire_entry *wire, str
 {
 	if (put->is_file)
 		return err_set(err, ERR_INVALID_ARGUMENT, "nothing goes with a file without a name");
-	if (wire->parent >= put->n_directories)
+	if (wire->parent >= put->directories.n)
 		return err_set(err, ERR_INVALID_ARGUMENT, "parent: there is no directory %ju yet",
 			       (uintmax_t)wire->parent);
 	if (!wire->name.data || !directory_name_is_valid(wire->name.data, wire->name.len))
 		return err_set(err, ERR_INVALID_ARGUMENT, "name: '%.*s' cannot be a name",
 			       (int)wire->name.len % 4096, wire->name.data ? wire->name.data : "");
-	if (put->n_entries >= put->cache->config.limits.files)
-		return err_set(err, ERR_RESOURCE_EXHAUSTED, "more than %zu entries", put->n_entries);
+	if (put->entries.n >= put->cache->config.limits.files)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "more than %zu entries", put->entries.n);
 	return 0;
 }
 
@@ -59,7 +59,7 @@ static int check_symlink(const struct wire_entry *wire, struct err *err)
 
 static int add_entry(struct put *put, const struct wire_entry *wire, struct err *err)
 {
-	bool is_single = wire_is(&wire->type, "file") && !wire->name.data && put->n_entries == 0;
+	bool is_single = wire_is(&wire->type, "file") && !wire->name.data && put->entries.n == 0;
 	struct put_entry entry = { .parent = (uint32_t)wire->parent };
 	int r;
 
@@ -75,10 +75,8 @@ static int add_entry(struct put *put, const struct wire_entry *wire, struct err 
 		put->n_symlinks++;
 	} else if (wire_is(&wire->type, "directory")) {
 		entry.type = PUT_DIRECTORY;
-		entry.number = (uint32_t)put->n_directories;
-		put->directories = xgrow(put->directories, put->n_directories, &put->directories_capacity,
-					 sizeof(*put->directories));
-		put->directories[put->n_directories++] = put->n_entries;
+		entry.number = (uint32_t)put->directories.n;
+		*(size_t *)blocks_add(&put->directories, sizeof(size_t)) = put->entries.n;
 	} else if (!wire_is(&wire->type, "file")) {
 		return err_set(err, ERR_INVALID_ARGUMENT,
 			       "type: one of file, directory and symlink is needed");
@@ -86,8 +84,7 @@ static int add_entry(struct put *put, const struct wire_entry *wire, struct err 
 	put->is_file = is_single;
 	if (wire->name.data)
 		entry.name = xmemdupz(wire->name.data, wire->name.len);
-	put->entries = xgrow(put->entries, put->n_entries, &put->entries_capacity, sizeof(entry));
-	put->entries[put->n_entries++] = entry;
+	*(struct put_entry *)blocks_add(&put->entries, sizeof(entry)) = entry;
 	return 0;
 }
 
@@ -109,7 +106,7 @@ static int read_entry(struct batch *batch, const struct wire_value *value, size_
 	if (!wire_is(&wire.type, "file"))
 		return 0;
 	*file = (struct put_file){
-		.entry = batch->put->n_entries - 1,
+		.entry = batch->put->entries.n - 1,
 		.fd = wire.has_fd ? request_take_fd(batch->request, wire.fd) : -1,
 		.has_executable = wire.has_executable,
 		.executable = wire.executable,

@@ -103,7 +103,7 @@ static enum job_next store_run(struct job *job)
 
 static void note_file(struct put *put, const struct put_file *file)
 {
-	struct put_entry *entry = &put->entries[file->entry];
+	struct put_entry *entry = put_entry(put, file->entry);
 	struct counters *counters = &put->cache->counters;
 
 	entry->digest = file->info.digest;
@@ -154,7 +154,7 @@ static void note_failure(struct put_files *files, int r, const struct err *err, 
 	put_files_stop(files);
 	if (files->err.set)
 		return;
-	AUTO_FREE char *path = put_path(put, &put->entries[file->entry]);
+	AUTO_FREE char *path = put_path(put, put_entry(put, file->entry));
 
 	files->r = r;
 	files->err = *err;

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "common/directory.h"
+#include "daemon/blocks.h"
 #include "daemon/put.h"
 
 enum put_type { PUT_FILE, PUT_DIRECTORY, PUT_SYMLINK };
@@ -33,24 +34,34 @@ struct put {
 	uid_t uid;
 	size_t refs; /* the connection's, and one for each request under way */
 
-	struct put_entry *entries;
-	size_t n_entries, entries_capacity;
-	size_t *directories; /* by number: which entry it is; none for 0, the root */
-	size_t n_directories, directories_capacity;
-	bool is_file;      /* a single file without a name */
-	size_t n_open;     /* `entries` requests under way */
-	bool over;         /* failed, committed or aborted */
-	bool is_good;      /* committed: what it stored is wanted */
-	uint64_t expected; /* bytes in all, as the client says; 0: it does not */
+	struct blocks entries;     /* struct put_entry */
+	struct blocks directories; /* by number, from 1 on: which entry it is, a size_t; 0 is the root */
+	bool is_file;              /* a single file without a name */
+	size_t n_open;             /* `entries` requests under way */
+	bool over;                 /* failed, committed or aborted */
+	bool is_good;              /* committed: what it stored is wanted */
+	uint64_t expected;         /* bytes in all, as the client says; 0: it does not */
 
 	struct index_batch *batch; /* rows not submitted yet */
 	uint64_t mark;             /* of the index, when the put began */
 	uint64_t n_new, new_bytes;
 	uint64_t n_files, n_symlinks, bytes;
 
-	struct slice slice; /* forgetting it */
-	size_t n_forgotten;
+	struct slice slice; /* forgetting it, the last entry first */
 };
+
+static inline struct put_entry *put_entry(const struct put *put, size_t i)
+{
+	return blocks_at(&put->entries, i, sizeof(struct put_entry));
+}
+
+/* The entry of a directory that is not the root. */
+static inline struct put_entry *put_directory(const struct put *put, size_t number)
+{
+	const size_t *i = blocks_at(&put->directories, number, sizeof(size_t));
+
+	return put_entry(put, *i);
+}
 
 void put_release(struct put *put);
 

@@ -105,7 +105,7 @@ static void commit_fail(struct commit *commit)
 static void name_directory(struct commit *commit, size_t number, struct err *err)
 {
 	struct put *put = commit->put;
-	AUTO_FREE char *path = number ? put_path(put, &put->entries[put->directories[number]]) : NULL;
+	AUTO_FREE char *path = number ? put_path(put, put_directory(put, number)) : NULL;
 
 	if (path)
 		err_prefix(err, "storing directory '%s': ", path);
@@ -224,13 +224,13 @@ static enum job_next encode_run(struct job *job)
 {
 	struct commit *commit = CONTAINER_OF(job, struct commit, encode);
 	struct put *put = commit->put;
-	AUTO_FREE struct put_entry **sorted = xcalloc(put->n_entries + 1, sizeof(struct put_entry *));
-	size_t end = put->n_entries;
+	AUTO_FREE struct put_entry **sorted = xcalloc(put->entries.n + 1, sizeof(struct put_entry *));
+	size_t end = put->entries.n;
 
-	for (size_t i = 0; i < put->n_entries; i++)
-		sorted[i] = &put->entries[i];
-	qsort(sorted, put->n_entries, sizeof(struct put_entry *), by_parent);
-	for (uint32_t number = put->n_directories; number-- > 0;) {
+	for (size_t i = 0; i < put->entries.n; i++)
+		sorted[i] = put_entry(put, i);
+	qsort(sorted, put->entries.n, sizeof(struct put_entry *), by_parent);
+	for (uint32_t number = put->directories.n; number-- > 0;) {
 		size_t begin = end;
 
 		while (begin && sorted[begin - 1]->parent == number)
@@ -436,7 +436,7 @@ void put_commit_tree(struct put *put, struct request *request, const char *tag, 
 	commit->put = put;
 	commit->request = request;
 	commit->tag = tag ? xmemdupz(tag, tag_len) : NULL;
-	commit->n = put->n_directories;
+	commit->n = put->directories.n;
 	commit->made = xcalloc(commit->n, sizeof(*commit->made));
 	commit->nodes = xcalloc(commit->n, sizeof(struct node *));
 	commit->encode = (struct job){ .run = encode_run, .done = encode_done };
