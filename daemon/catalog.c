@@ -107,17 +107,21 @@ static size_t size_slot(uint64_t size)
 	return (size_t)((size * 0x9e3779b97f4a7c15u) >> 48) & (SIZE_HINTS - 1);
 }
 
-/* The entry of a hash, made when there is none: as yet of no blob. */
+/* An entry for a hash that has none: as yet of no blob. */
+static struct catalog_entry *insert(struct catalog *catalog, const struct digest *digest)
+{
+	struct catalog_entry *entry = take_entry(catalog);
+
+	entry->digest = *digest;
+	map_add(&catalog->map, &entry->digest);
+	return entry;
+}
+
 static struct catalog_entry *find_or_insert(struct catalog *catalog, const struct digest *digest)
 {
 	struct catalog_entry *entry = map_find(&catalog->map, digest);
 
-	if (entry)
-		return entry;
-	entry = take_entry(catalog);
-	entry->digest = *digest;
-	map_add(&catalog->map, &entry->digest);
-	return entry;
+	return entry ? entry : insert(catalog, digest);
 }
 
 static void give_entry_back(struct catalog *catalog, struct catalog_entry *entry)
@@ -164,7 +168,8 @@ bool catalog_has(const struct catalog *catalog, const struct digest *digest, enu
 
 void catalog_load(struct catalog *catalog, const struct index_blob *blob)
 {
-	struct catalog_entry *entry = find_or_insert(catalog, &blob->digest);
+	struct catalog_entry *entry =
+		insert(catalog, &blob->digest); /* looking for it would take twice as long */
 
 	appear(catalog, entry, blob->digest.size);
 	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)

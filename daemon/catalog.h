@@ -44,7 +44,7 @@ bool catalog_has(const struct catalog *catalog, const struct digest *digest, enu
 /* Forget all blobs, before anybody holds one; make room for so many. */
 void catalog_begin(struct catalog *catalog, uint64_t n_blobs);
 
-/* Take in what the index had. */
+/* Take in what the index had: each hash once, before anybody holds it. */
 void catalog_load(struct catalog *catalog, const struct index_blob *blob);
 
 /**
