@@ -100,7 +100,7 @@ watch_story() { # SECONDS PID
 }
 
 mkfifo "$notes/never"
-watch_story "${STORY_SECONDS:-180}" $$ &
+watch_story "${STORY_SECONDS:-400}" $$ &
 
 # Say why, and end the story as failed: what it needs to go on is not there.
 die() {

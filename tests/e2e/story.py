@@ -15,7 +15,7 @@ import traceback
 
 
 class Story:
-    def __init__(self, seconds=120):
+    def __init__(self, seconds=400):
         self.n_checks = self.n_failed = 0
         self.daemon = None
         self.seconds = seconds
