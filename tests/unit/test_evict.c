@@ -322,6 +322,43 @@ START_TEST(a_blob_that_lost_one_kind_has_the_row_of_the_other)
 }
 END_TEST
 
+/* What asleep nodes held is known when they have been read once more. */
+START_TEST(trees_that_are_asleep_go_and_are_foretold_as_well)
+{
+	struct collected dry, real;
+	struct digest below, one, two;
+	struct asked asked;
+
+	node_memory = 1;
+	start_cache();
+	below = cache_tree("bs");
+	draft_init(&draft);
+	draft_file(&draft, "one", store_file('1'), false);
+	draft_directory(&draft, "below", below);
+	one = draft_store(&draft);
+	get_tree(&asked, &one);
+	asked_fini(&asked);
+	two = cache_tree("2s");
+	run_until_idle();
+	ck_assert_uint_eq(nodes_memory(cache.nodes), 0);
+	collect(&dry, SIZE + 1, true); /* the tree below the first gives back nothing */
+	collect(&real, SIZE + 1, false);
+	ck_assert_uint_eq(real.gc.n_trees, 2);
+	ck_assert_uint_eq(dry.gc.n_trees, 2);
+	ck_assert_uint_eq(dry.gc.trees[0].bytes, 0);
+	ck_assert_uint_eq(real.gc.trees[0].bytes, 0);
+	ck_assert_uint_eq(dry.gc.trees[1].bytes, real.gc.trees[1].bytes);
+	ck_assert_uint_eq(dry.gc.n_blobs, real.gc.n_blobs);
+	ck_assert_uint_eq(dry.gc.bytes, real.gc.bytes);
+	ck_assert(!is_cached(&below) && !is_cached(&one) && is_cached(&two) && has_file('s') &&
+		  has_file('2'));
+	collected_fini(&dry);
+	collected_fini(&real);
+	use(&two);
+	stop_cache();
+}
+END_TEST
+
 START_TEST(a_gc_can_be_cancelled)
 {
 	struct collected collected = { .gc = { .has_to = true } };
@@ -349,4 +386,5 @@ UNIT_MAIN("evict", the_least_recently_used_tree_goes_first_and_what_others_need_
 	  both_kinds_of_a_blob_go, a_subtree_that_another_tree_has_stays_whole,
 	  after_a_start_the_order_of_use_is_as_it_was, nothing_goes_before_all_cached_trees_are_read,
 	  a_dry_run_waits_until_all_cached_trees_are_read, for_what_no_disk_could_hold_nothing_goes,
-	  a_blob_that_lost_one_kind_has_the_row_of_the_other, a_gc_can_be_cancelled)
+	  a_blob_that_lost_one_kind_has_the_row_of_the_other,
+	  trees_that_are_asleep_go_and_are_foretold_as_well, a_gc_can_be_cancelled)
