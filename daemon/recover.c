@@ -34,6 +34,7 @@ struct recovery {
 	/* In. */
 	void (*work)(struct recovery *recovery); /* of this job */
 	unsigned folder;                         /* to be read: kind * FANOUTS + fan-out */
+	uint64_t n_evicted;                      /* blobs, when that began */
 	struct doubt *batch;                     /* to be settled: a part of doubts[] */
 	size_t n_batch;
 	struct blob_writer *writer;
@@ -363,6 +364,16 @@ static void doubt_file(struct recovery *recovery, const struct blob_info *info, 
 	catalog_leaving(recovery->parts.catalog, (int64_t)doubt->n_counted);
 }
 
+/*
+ * Is a name that the catalog does not have perhaps one that eviction has taken out of it, and unlinks now or
+ * has unlinked since the folder was read? Who settles it claims it first, and then looks again.
+ */
+static bool may_be_evicted(const struct recovery *recovery)
+{
+	return claims_n(recovery->parts.claims) ||
+	       recovery->parts.counters->evicted_blobs != recovery->n_evicted;
+}
+
 static void adopt(struct recovery *recovery, const struct blob_info *info)
 {
 	put_row(recovery, catalog_add(recovery->parts.catalog, info, kind_of(recovery), NULL));
@@ -380,7 +391,7 @@ static void compare(struct recovery *recovery, const struct blob_found *found)
 
 	if (is_known && agrees && catalog_row(entry).allocated[kind] == info->allocated)
 		entry->seen |= (uint8_t)(1u << kind);
-	else if (is_known || !agrees || recovery->in_doubt)
+	else if (is_known || !agrees || recovery->in_doubt || may_be_evicted(recovery))
 		doubt_file(recovery, info, is_known);
 	else
 		adopt(recovery, info);
@@ -390,6 +401,12 @@ static void folder_read(struct recovery *recovery)
 {
 	recovery->next = 0;
 	slice_start(recovery->parts.slicer, &recovery->slice);
+}
+
+static void submit_folder(struct recovery *recovery)
+{
+	recovery->n_evicted = recovery->parts.counters->evicted_blobs;
+	submit(recovery, read_folder, folder_read);
 }
 
 /* A few of the names that a worker found; then the next folder. */
@@ -407,7 +424,7 @@ static bool compare_step(struct slice *slice)
 		log_warning("comparing the index with the files: %s", recovery->err.text);
 	}
 	if (++recovery->folder < FOLDERS)
-		submit(recovery, read_folder, folder_read);
+		submit_folder(recovery);
 	else
 		begin(recovery, settle_step);
 	return false;
@@ -423,7 +440,7 @@ static void litter_swept(struct recovery *recovery)
 		log_info("deleted %zu unfinished trees of an earlier process", recovery->n_deleted);
 	recovery->slice.step = compare_step;
 	if (recovery->files)
-		submit(recovery, read_folder, folder_read);
+		submit_folder(recovery);
 	else
 		finish(recovery);
 }

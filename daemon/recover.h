@@ -26,6 +26,7 @@
 #include "common/auto.h"
 #include "daemon/blob.h"
 #include "daemon/catalog.h"
+#include "daemon/claims.h"
 #include "daemon/counters.h"
 #include "daemon/index.h"
 #include "daemon/pool.h"
@@ -41,6 +42,7 @@ struct recovery_parts { /* all borrowed for good */
 	struct blob_store *store;
 	struct staging *staging;
 	struct writers *writers;
+	struct claims *claims;
 	struct catalog *catalog;
 	struct index *index;
 	struct counters *counters;
