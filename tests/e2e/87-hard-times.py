@@ -303,7 +303,7 @@ def read_only_folder(story, client):
         return
     tree = put_tree(client, [b"hello"])
     result = materialize(story, client, tree, "read-only/tree")
-    story.check_is("a read-only folder is permission_denied", result, "permission_denied")
+    story.check_is("a read-only folder is failed_precondition", result, "failed_precondition")
     story.check_is("and the store keeps no record of it", story.litter(), [])
     subprocess.run(["umount", folder], check=True)
 
