@@ -82,22 +82,23 @@ what_would_go() {
 	dircache trees | awk '{ print $1, $2, $3, $4, $5 }' && dircache gc --to 0 --dry-run
 }
 check 'the daemon starts again' restart
+before=$(what_would_go) # which waits until all cached trees are read
 nodes=$(counter nodes)
-before=$(what_would_go)
 check 'the Directories of cached trees are in memory' test "$(counter node_bytes)" -gt 1000
 all_asleep() {
+	counters_are node_bytes=0 "nodes=$nodes"
+}
+none_awake() {
 	counters_are node_bytes=0
 }
 check 'it starts without memory for them' restart --node-memory 0
-check 'none stays' eventually 5 all_asleep
-check 'but all are known' counters_are "nodes=$nodes"
-check 'and what would be evicted is the same' prints "$before" what_would_go
-check 'which they were read for, and then let go' eventually 5 all_asleep
+check 'what would be evicted is the same' prints "$before" what_would_go
+check 'all are known, and none stays awake' eventually 5 all_asleep
 old=$tree
 check 'the tree appears' makes "$tree" "$src"
 check 'a folder of it too' makes "$(digest_of_tree "$src/1")" "$src/1"
 check 'as hits' counters_are tree_hits=2 tree_misses=0 directory_misses=0 directory_hits=0
-check 'and sleeps again' eventually 5 all_asleep
+check 'and sleeps again' eventually 5 none_awake
 check 'another file changes' change 1/a/plain 'changed too'
 counters_note
 check 'the changed tree appears' makes "$tree" "$src"
@@ -105,11 +106,11 @@ check 'as a miss that resolves the changed path only' counters_added "${changed_
 check 'sixteen at once appear' together 16 dircache materialize "$tree" "$out/{}"
 check 'as hits' counters_added tree_hits=16 tree_misses=1
 check 'whole' same_tree "$src" "$out/16"
-check 'the one before it appears' eval 'rm -r "$out/made"; dircache materialize "$old" "$out/made"'
-check 'as it was' prints 1a cat "$out/made/1/a/plain"
+check 'the one before it appears' dircache materialize "$old" "$out/old"
+check 'as it was' prints 1a cat "$out/old/1/a/plain"
 check 'one who looks sees it' says '1/a/plain' exits 0 dircache ls -R "$tree"
 check 'all is let go' dircache gc --to 0
-check 'with every blob and every Directory that slept' counters_are trees=0 nodes=0 blobs=0 node_bytes=0
+check 'with every blob and every Directory that slept' eventually 5 counters_are trees=0 nodes=0 blobs=0 node_bytes=0
 check 'the tree is put' prints "$tree" dircache put "$src"
 check 'and appears' makes "$tree" "$src"
 
