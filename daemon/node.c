@@ -258,7 +258,7 @@ struct node *nodes_adopt(struct nodes *nodes, const struct digest *digest, struc
 		node_begin_work(n);
 		node_start_scan(n, directory);
 	} else {
-		directory_free(directory);
+		nodes_forget(nodes, directory, NULL, NULL, 0);
 	}
 	return node_get(&n->node);
 }

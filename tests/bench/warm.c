@@ -5,8 +5,8 @@
  *     warm --socket SOCKET --digest DIGEST --plan PLAN --store STORE --folder FOLDER [--calls N]
  *
  * Materializes DIGEST in FOLDER over one connection, and in turn makes the same tree (PLAN, one directory) by
- * bare calls, with a small record file written before and removed after, as the daemon leaves one for a
- * restart. What was made is removed between the calls, outside the clock. Prints one JSON object of
+ * bare calls, with a small record written into a file before and cleared after, as the daemon leaves one for
+ * a restart. What was made is removed between the calls, outside the clock. Prints one JSON object of
  * microseconds.
  */
 #include <err.h>
@@ -32,7 +32,7 @@ struct warm {
 	size_t n_calls;
 	struct plan plan;
 	struct plan_store store;
-	int sock, folder, records;
+	int sock, folder, record;
 };
 
 static void connect_all(struct warm *w)
@@ -44,7 +44,9 @@ static void connect_all(struct warm *w)
 	w->folder = open(w->folder_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (w->folder < 0)
 		err(1, "%s", w->folder_path);
-	w->records = plan_make_directory(w->folder, "records");
+	w->record = openat(w->folder, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+	if (w->record < 0)
+		err(1, "a file in %s", w->folder_path);
 	w->sock = socket_connect(w->socket_path, 0, &e);
 	if (w->sock < 0)
 		errx(1, "%s", e.text);
@@ -94,29 +96,26 @@ static double by_daemon(struct warm *w, size_t call, const char *name)
 	return ms_between(begin, plan_now()) * 1000;
 }
 
-static void write_record(const struct warm *w, const char *name)
+static void write_record(const struct warm *w, const char *record, size_t len)
 {
-	static const char record[RECORD_SIZE] = "record";
-	AUTO_CLOSE int fd = openat(w->records, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-
-	if (fd < 0 || write(fd, record, sizeof(record)) != (ssize_t)sizeof(record))
-		err(1, "records/%s", name);
+	if (pwrite(w->record, record, len, 0) != (ssize_t)len)
+		err(1, "writing the record");
 }
 
 static double by_bare_calls(struct warm *w, const char *name)
 {
+	static const char record[RECORD_SIZE] = "record";
 	uint64_t begin = plan_now();
 	int fd;
 
-	write_record(w, name);
+	write_record(w, record, sizeof(record));
 	fd = plan_make_directory(w->folder, "hidden");
 	for (size_t i = 0; i < w->plan.n_entries; i++)
 		plan_make_entry(&w->store, &w->plan.entries[i], fd);
 	close(fd);
 	if (renameat(w->folder, "hidden", w->folder, name) < 0)
 		err(1, "rename to %s", name);
-	if (unlinkat(w->records, name, 0) < 0)
-		err(1, "unlink records/%s", name);
+	write_record(w, "", 1);
 	return ms_between(begin, plan_now()) * 1000;
 }
 

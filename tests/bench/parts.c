@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Parts: what some of the daemon's parts cost alone.
+ *
+ *     parts map N     add N digests to a map, one after the other, and find them at random
+ *     parts wake N    two threads that wake each other N times by a socket, as client and daemon do
+ *
+ * Prints one JSON object of microseconds.
+ */
+#include <err.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/alloc.h"
+#include "common/auto.h"
+#include "daemon/map.h"
+#include "tests/bench/plan.h"
+
+static double us_since(uint64_t begin)
+{
+	return (double)(plan_now() - begin) / 1000;
+}
+
+/* Of this thread alone, whoever else has the processor meanwhile. */
+static uint64_t processor_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const double *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* Numbers that look like hashes will do. */
+static void make_digest(struct digest *digest, uint64_t *random)
+{
+	for (size_t i = 0; i < DIGEST_HASH_SIZE; i += sizeof(*random)) {
+		*random ^= *random << 13;
+		*random ^= *random >> 7;
+		*random ^= *random << 17;
+		memcpy(digest->hash + i, random, sizeof(*random));
+	}
+}
+
+static void map_main(size_t n)
+{
+	AUTO_FREE struct digest *digests = xcalloc(n, sizeof(*digests));
+	AUTO_FREE double *took = xcalloc(n, sizeof(*took));
+	uint64_t random = 88172645463325252u, begin;
+	size_t n_found = 0;
+	double found_us;
+	struct map map;
+
+	for (size_t i = 0; i < n; i++)
+		make_digest(&digests[i], &random);
+	map_init(&map);
+	for (size_t i = 0; i < n; i++) {
+		begin = processor_ns();
+		map_add(&map, &digests[i]);
+		took[i] = (double)(processor_ns() - begin) / 1000;
+	}
+	begin = plan_now();
+	for (size_t i = 0; i < n; i++)
+		n_found += map_find(&map, &digests[i * 7919 % n]) != NULL;
+	found_us = us_since(begin) / (double)n;
+	if (n_found != n)
+		errx(1, "%zu of %zu found", n_found, n);
+	qsort(took, n, sizeof(*took), compare);
+	printf("{\"add_p50\": %.3f, \"add_longest\": %.1f, \"find\": %.3f}\n", took[n / 2], took[n - 1],
+	       found_us);
+	map_fini(&map);
+}
+
+static void *answer(void *ctx)
+{
+	const int *sock = ctx;
+	char byte;
+
+	while (read(*sock, &byte, 1) == 1)
+		if (write(*sock, &byte, 1) != 1)
+			break;
+	return NULL;
+}
+
+static void wake_main(size_t n)
+{
+	AUTO_FREE double *took = xcalloc(n, sizeof(*took));
+	pthread_t thread;
+	int socks[2];
+	char byte = 0;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, socks) < 0)
+		err(1, "socketpair");
+	if (pthread_create(&thread, NULL, answer, &socks[1]))
+		errx(1, "cannot start a thread");
+	for (size_t i = 0; i < n; i++) {
+		uint64_t begin = plan_now();
+
+		if (write(socks[0], &byte, 1) != 1 || read(socks[0], &byte, 1) != 1)
+			err(1, "the other thread");
+		took[i] = us_since(begin);
+	}
+	(void)shutdown(socks[0], SHUT_RDWR);
+	(void)pthread_join(thread, NULL);
+	qsort(took, n, sizeof(*took), compare);
+	printf("{\"p50\": %.1f, \"p99\": %.1f}\n", took[n / 2], took[n * 99 / 100]);
+}
+
+int main(int argc, char **argv)
+{
+	size_t n = argc == 3 ? strtoul(argv[2], NULL, 10) : 0;
+
+	if (n < 100)
+		errx(2, "usage: parts map|wake N");
+	if (strcmp(argv[1], "map") == 0)
+		map_main(n);
+	else if (strcmp(argv[1], "wake") == 0)
+		wake_main(n);
+	else
+		errx(2, "usage: parts map|wake N");
+	return 0;
+}
