@@ -66,6 +66,7 @@ struct evict {
 	struct candidates candidates;
 	bool walked;               /* the candidates were looked for, */
 	uint64_t n_gone_then;      /* ... and so many trees and blobs were gone then */
+	uint64_t oldest_used;      /* no tree that may go was used before this */
 	struct map passed;         /* struct digest: trees that are left alone until the run ends */
 	struct evict_probe *probe; /* of a tree, under way */
 	struct digest probed;      /* the tree that was found to free something */

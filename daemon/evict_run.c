@@ -135,6 +135,21 @@ static bool choose_tree(struct evict *evict, const struct tree_victim *victim, b
 	return evict->probe;
 }
 
+/*
+ * The least recently used tree that may go, if it is older than a time of use. What was found is remembered:
+ * no tree before it may go, so none is looked for on behalf of each blob that is older, however many stay.
+ */
+static bool oldest_tree(struct evict *evict, uint64_t than, struct tree_victim *victim)
+{
+	bool found;
+
+	if (evict->oldest_used >= than)
+		return false;
+	found = trees_oldest(evict->parts.trees, skips, evict, victim);
+	evict->oldest_used = found ? victim->used : UINT64_MAX - 1; /* without a blob it is looked again */
+	return found && victim->used < than;
+}
+
 /* The least recently used of all goes. Return: is more to be done now? */
 static bool choose(struct evict *evict, const struct evict_goal *goal)
 {
@@ -144,8 +159,7 @@ static bool choose(struct evict *evict, const struct evict_goal *goal)
 	if (drop_stale(evict))
 		return true;
 	blob = candidates_first(&evict->candidates);
-	if (goal->trees && trees_oldest(evict->parts.trees, skips, evict, &victim) &&
-	    victim.used < candidates_bound(&evict->candidates))
+	if (goal->trees && oldest_tree(evict, candidates_bound(&evict->candidates), &victim))
 		return choose_tree(evict, &victim, goal->must_free);
 	if (blob) {
 		take_blob(evict, blob, goal->must_free);
@@ -165,6 +179,7 @@ static void begin(struct evict *evict)
 {
 	evict->running = true;
 	evict->measured = false;
+	evict->oldest_used = 0;
 	evict->began_ns = slice_now_ns();
 	evict->sums = (struct evict_sums){ 0 };
 	(void)walk_again(evict);
