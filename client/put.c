@@ -382,10 +382,11 @@ static int put_commit(struct put *put, const char *tag, struct err *err)
 static void put_abort(struct put *put)
 {
 	struct wire_out *out = connection_request(put->dc, "put", 2);
+	struct err ignored = { 0 }; /* a batch on its way may have failed as well */
 
 	wire_put_text(out, "step", "abort");
 	wire_put_uint(out, "put", put->number);
-	(void)connection_call(put->dc, -1, NULL);
+	(void)connection_call(put->dc, -1, &ignored);
 }
 
 static int put_path(struct dircache *dc, const char *path, const char *tag, struct err *err)
