@@ -79,7 +79,7 @@ class Stormer:
     def some_tree(self):
         """Some are asked for more often than others."""
         trees = self.scene.forest.trees
-        return trees[int(len(trees) * self.random.random() ** 2)]
+        return trees[int(len(trees) * self.random.random() ** 4)]
 
     def tried(self, what, tolerated, function, *args):
         """A call that may fail in these ways; its result, or None."""
