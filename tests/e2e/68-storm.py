@@ -33,7 +33,7 @@ SECONDS = float(os.environ.get("STORM_SECONDS") or 10)
 SEED = int(os.environ.get("STORM_SEED") or time.time_ns() % 1000000)
 N_CLIENTS = 16
 N_TREES = 300
-CAP = 28 << 20
+CAP = 32 << 20
 MEMORY_MAX = 200 << 20
 TARGETS_MAX = 6  # of one client, at a time
 GONE = (Closed, ConnectionError)
@@ -48,6 +48,7 @@ class Stormer:
         self.folder = os.path.join(scene.out, "%d-%d" % (round_, number))
         self.tag = "round-%d/client-%d" % (round_, number)
         self.tagged = None
+        self.leased = None
         self.targets = []
         self.n_targets = 0
         self.counts = collections.Counter()
@@ -134,12 +135,12 @@ class Stormer:
         if self.tried("put of too much", ("no_space",), self.client.wait, id_) is not None:
             self.fail("a file as large as the cap was stored")
 
-    def request_materialize(self, tree, **what):
+    def request_materialize(self, tree, **more):
         """Ask for a tree at a new target, whose name tells the tree: the request's number and the target."""
         name = "%d.%s" % (self.n_targets, tree.digest[0])
         self.n_targets += 1
-        what = what or {"digest": reapi.text(tree.digest)}
-        id_ = self.client.request("materialize", {**what, "name": name.encode()}, [self.folder_fd])
+        what = {} if "tag" in more else {"digest": reapi.text(tree.digest)}
+        id_ = self.client.request("materialize", {**what, **more, "name": name.encode()}, [self.folder_fd])
         return id_, os.path.join(self.folder, name)
 
     def expect_tree(self, tree, id_, target, tolerated=("not_found", "no_space")):
@@ -147,11 +148,12 @@ class Stormer:
         if result is None:
             if os.path.lexists(target):
                 self.fail("%s is there though its request failed" % target)
-            return
+            return False
         self.targets.append(target)
         wrong = forests.difference(target, tree)
         if wrong:
             self.fail(wrong)
+        return True
 
     def materialize(self):
         tree = self.some_tree()
@@ -166,6 +168,16 @@ class Stormer:
             request = self.request_materialize(self.tagged, tag=self.tag)
             self.expect_tree(self.tagged, *request, tolerated=("no_space",))
             self.remove_some()
+
+    def materialize_leased(self):
+        """What a lease holds is there, until the connection ends."""
+        if self.leased:
+            self.expect_tree(self.leased, *self.request_materialize(self.leased), tolerated=("no_space",))
+        else:
+            tree = self.some_tree()
+            if self.expect_tree(tree, *self.request_materialize(tree, lease_connection=True)):
+                self.leased = tree
+        self.remove_some()
 
     def materialize_many(self):
         """Several at once, some of them the same."""
@@ -214,6 +226,7 @@ class Stormer:
         self.tried("look", (), self.client.call, method, params)
 
     def reconnect(self):
+        self.leased = None
         self.client.close()
         self.client = Client(self.scene.socket)
 
@@ -223,6 +236,7 @@ class Stormer:
         (put_too_much, 0.3),
         (materialize, 30),
         (materialize_tagged, 5),
+        (materialize_leased, 5),
         (materialize_many, 5),
         (materialize_and_cancel, 3),
         (materialize_and_leave, 1),
