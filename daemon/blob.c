@@ -148,6 +148,7 @@ struct blob_store *blob_store_open(int store_fd, struct err *err)
 		.block_size = BLOCK_USUAL,
 		.run = number_of_run(),
 	};
+	memset(store->folders, -1, sizeof(store->folders));
 	if (open_folders(store, err) < 0 || find_mtime(store, err) < 0)
 		return NULL;
 	return TAKE(store);
@@ -165,6 +166,8 @@ void blob_store_close(struct blob_store *store)
 		return;
 	for (unsigned i = 0; i < BLOB_KINDS; i++)
 		disk_close(store->kind_fds[i]);
+	for (unsigned i = 0; i < BLOB_KINDS * BLOB_FOLDERS; i++)
+		disk_close(store->folders[i / BLOB_FOLDERS][i % BLOB_FOLDERS]);
 	disk_close(store->tmp_fd);
 	free(store);
 }
@@ -226,7 +229,7 @@ struct timespec blob_mtime(const struct blob_store *store)
 	return store->mtime;
 }
 
-/* ---- looking and linking ---- */
+/* ---- looking ---- */
 
 bool blob_is_published(const struct blob_store *store, enum blob_kind kind, const struct stat *st)
 {
@@ -272,44 +275,6 @@ int blob_stat(struct blob_store *store, const struct digest *digest, enum blob_k
 	if (r == 0)
 		fill_info(info, digest, &st);
 	return r;
-}
-
-/* What a failure of linkat() means. ENOENT: the blob was evicted after the look, or the folder is gone. */
-static int explain_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind, int r,
-			int *why)
-{
-	switch (r) {
-	case -EMLINK:
-		return BLOB_LINKS_USED_UP;
-	case -EXDEV:
-	case -EPERM:
-	case -EOPNOTSUPP:
-		*why = -r;
-		return BLOB_UNLINKABLE;
-	case -ENOENT:
-		if (blob_stat(store, digest, kind, NULL, NULL) == BLOB_MISSING)
-			return BLOB_MISSING;
-		return r;
-	default:
-		return r;
-	}
-}
-
-int blob_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind, int dirfd,
-	      const char *name, int *why, struct err *err)
-{
-	struct blob_name from;
-	struct stat st;
-	int r;
-
-	blob_print_name(digest->hash, &from);
-	r = blob_look(store, digest, kind, &from, &st, err);
-	if (r != 0)
-		return r;
-	r = disk_linkat(store->kind_fds[kind], from.text, dirfd, name, 0);
-	if (r < 0)
-		r = explain_link(store, digest, kind, r, why);
-	return r < 0 ? err_errno(err, r, "linking '%s' to blob %s", name, DIGEST_TEXT(digest)) : r;
 }
 
 /* ---- reading ---- */

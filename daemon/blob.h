@@ -69,6 +69,10 @@ struct blob_store;
 struct blob_store *blob_store_open(int store_fd, struct err *err);
 void blob_store_close(struct blob_store *store);
 
+/* There are descriptors enough: keep up to 512, one of each fan-out folder, so that to link has a folder less
+ * to go through. Before any other thread has the store. */
+void blob_store_keep_folders(struct blob_store *store);
+
 static inline void blob_store_free(struct blob_store *store)
 {
 	blob_store_close(store);

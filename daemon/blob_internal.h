@@ -12,16 +12,20 @@
 
 #include "daemon/blob.h"
 
+enum { BLOB_FOLDERS = 256 }; /* of each kind: one for each first byte of a hash */
+
 struct blob_store {
 	int store_fd;             /* borrowed */
 	int kind_fds[BLOB_KINDS]; /* blobs/, exec/ */
-	int tmp_fd;               /* tmp/: files that need a name before they may have theirs */
-	uid_t uid;                /* that owns everything published */
-	struct timespec mtime;    /* of everything published */
-	uint64_t block_size;      /* in which files take room */
-	struct space *space;      /* borrowed, or NULL: no limits */
-	struct claims *claims;    /* borrowed, or NULL: nothing is evicted */
-	uint64_t run;             /* in the names in tmp/: those of another run are litter */
+	bool keeps_folders;       /* the following are opened as they are met; -1 before */
+	atomic_int folders[BLOB_KINDS][BLOB_FOLDERS];
+	int tmp_fd;            /* tmp/: files that need a name before they may have theirs */
+	uid_t uid;             /* that owns everything published */
+	struct timespec mtime; /* of everything published */
+	uint64_t block_size;   /* in which files take room */
+	struct space *space;   /* borrowed, or NULL: no limits */
+	struct claims *claims; /* borrowed, or NULL: nothing is evicted */
+	uint64_t run;          /* in the names in tmp/: those of another run are litter */
 	atomic_uint_least64_t n_temporary;
 	atomic_bool no_tmpfile; /* the file system has no O_TMPFILE */
 	atomic_bool no_reflink; /* ... and no FICLONE */

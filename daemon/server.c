@@ -29,6 +29,7 @@
 
 enum {
 	SPARE_FDS = 256, /* for the daemon itself: folders, SQLite, connections */
+	MANY_FDS = 2048, /* for clients: then as many are left, of which the store may keep some */
 	ACCEPTS_A_TURN = 16,
 	LAST_WORDS_MS = 2000, /* how long a stop waits for clients to take their answers */
 };
@@ -376,6 +377,8 @@ static int start(struct server *server, struct err *err)
 		.ctx = server,
 	};
 	list_init(&server->conns.open);
+	if (server->conns.max_fds >= MANY_FDS)
+		blob_store_keep_folders(server->cache.store);
 	make_events(server);
 	on_conns_changed(server);
 	cache_load(&server->cache, on_loaded, server);

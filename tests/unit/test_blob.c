@@ -367,6 +367,29 @@ START_TEST(a_link_shares_the_inode)
 }
 END_TEST
 
+/* Somebody restores a backup of it, say. */
+START_TEST(a_fan_out_folder_that_is_kept_open_may_be_replaced)
+{
+	char path[128], *name;
+	struct digest digest;
+	int why;
+
+	open_store();
+	blob_store_keep_folders(store);
+	digest = put("hello", BLOB_PLAIN);
+	ck_assert_int_eq(blob_link(store, &digest, BLOB_PLAIN, out, "a", &why, &err), 0);
+	(void)snprintf(path, sizeof(path), "%s", path_of(&digest, BLOB_PLAIN));
+	name = strrchr(path, '/');
+	*name++ = '\0';
+	ck_assert_int_eq(renameat(folder, path, folder, "old"), 0);
+	ck_assert_int_eq(mkdirat(folder, path, 0711), 0);
+	(void)snprintf(path, sizeof(path), "old/%s", name);
+	ck_assert_int_eq(renameat(folder, path, folder, path_of(&digest, BLOB_PLAIN)), 0);
+	ck_assert_int_eq(blob_link(store, &digest, BLOB_PLAIN, out, "b", &why, &err), 0);
+	close_store();
+}
+END_TEST
+
 START_TEST(linking_says_what_is_in_the_way)
 {
 	struct digest digest, absent = { .size = 3 };
@@ -401,4 +424,5 @@ UNIT_MAIN("blob", bytes_come_back_whole, the_empty_blob_is_known_and_never_store
 	  without_o_tmpfile_blobs_are_stored_all_the_same, cleaning_takes_the_litter_of_earlier_runs_only,
 	  a_changed_inode_is_never_used, a_changed_inode_makes_way_when_its_bytes_are_stored_again,
 	  an_unchanged_kind_is_read_when_the_other_was_changed, reading_notices_a_change_that_no_look_can_see,
-	  a_link_shares_the_inode, linking_says_what_is_in_the_way)
+	  a_link_shares_the_inode, a_fan_out_folder_that_is_kept_open_may_be_replaced,
+	  linking_says_what_is_in_the_way)
