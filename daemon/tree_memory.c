@@ -113,9 +113,10 @@ static bool may_warm(const struct trees *trees)
 
 static void warm_one(struct trees *trees)
 {
-	struct tree *tree = LIST_ENTRY(list_pop(&trees->cold), struct tree, cold);
+	struct tree *tree = LIST_ENTRY(trees->cold.next, struct tree, cold);
 	struct node *node = nodes_resolve(trees->parts.nodes, &tree->digest, true);
 
+	list_remove(&tree->cold);
 	if (node_is_resolved(node)) {
 		tree_hold_node(tree, node);
 		node_put(node);
