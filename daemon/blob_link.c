@@ -30,18 +30,24 @@ static int kept_folder(struct blob_store *store, enum blob_kind kind, const stru
 	return others;
 }
 
+/* A name below a folder. */
+struct where {
+	int dirfd;
+	const char *name;
+};
+
 /* Return: 0, BLOB_CHANGED, or the negative errno of either call. */
 static int look_and_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
-			 int from_dirfd, const char *from, int dirfd, const char *name)
+			 struct where from, struct where to)
 {
 	struct stat st;
-	int r = disk_fstatat(from_dirfd, from, &st, AT_SYMLINK_NOFOLLOW);
+	int r = disk_fstatat(from.dirfd, from.name, &st, AT_SYMLINK_NOFOLLOW);
 
 	if (r < 0)
 		return r;
 	if (!blob_is_published(store, kind, &st) || (uint64_t)st.st_size != digest->size)
 		return BLOB_CHANGED;
-	return disk_linkat(from_dirfd, from, dirfd, name, 0);
+	return disk_linkat(from.dirfd, from.name, to.dirfd, to.name, 0);
 }
 
 /* What a failure means. ENOENT: the blob is not there, or was evicted after the look, or the folder is gone.
@@ -69,17 +75,20 @@ static int explain(struct blob_store *store, const struct digest *digest, enum b
 int blob_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind, int dirfd,
 	      const char *name, int *why, struct err *err)
 {
+	const struct where to = { dirfd, name };
 	struct blob_name from;
 	int folder, r = -ENOENT;
 
 	blob_print_name(digest->hash, &from);
 	folder = kept_folder(store, kind, &from, digest->hash[0]);
 	if (folder >= 0)
-		r = look_and_link(store, digest, kind, folder, from.text + sizeof("ab/") - 1, dirfd, name);
+		r = look_and_link(store, digest, kind,
+				  (struct where){ folder, from.text + sizeof("ab/") - 1 }, to);
 	/* Nor is it there by its path? Somebody may have put another folder in the place of the one we keep.
 	 */
 	if (r == -ENOENT)
-		r = look_and_link(store, digest, kind, store->kind_fds[kind], from.text, dirfd, name);
+		r = look_and_link(store, digest, kind, (struct where){ store->kind_fds[kind], from.text },
+				  to);
 	if (r < 0)
 		r = explain(store, digest, kind, r, why);
 	return r < 0 ? err_errno(err, r, "linking '%s' to blob %s", name, DIGEST_TEXT(digest)) : r;
