@@ -85,7 +85,7 @@ check 'nothing is left of it' absent "$out/fresh" "$out/bad"
 check 'it is counted' eventually 20 counters_are tampered_blobs=1
 check 'and gone' absent "$(blob_path blobs "$bad")"
 check 'what is right is served' prints 'it was written' dircache cat "$(digest_of "$dir/fresh/good")"
-check 'so is what was there before' eval 'dircache cat "$one" | cmp - "$dir/src/a"'
+check 'so is what was there before' eval "dircache cat '$one' | cmp - '$dir/src/a'"
 check 'the tree that has only those is there' dircache materialize "$tree" "$out/five"
 check 'putting the tree again heals it' prints "$fresh" dircache put "$dir/fresh"
 check 'and it appears' dircache materialize "$fresh" "$out/fresh"

@@ -205,9 +205,11 @@ START_TEST(digests_that_differ_in_two_bytes_are_spread_as_any_others)
 		struct map map;
 
 		map_init(&map);
-		for (uint16_t i = 0; i < MANY; i++) {
+		for (unsigned i = 0; i < MANY; i++) {
+			uint16_t two = (uint16_t)i;
+
 			memset(things[i].digest.hash, 0xa5, DIGEST_HASH_SIZE);
-			memcpy(things[i].digest.hash + at, &i, sizeof(i));
+			memcpy(things[i].digest.hash + at, &two, sizeof(two));
 			map_add(&map, &things[i].digest);
 		}
 		ck_assert_msg(longest_run(&map) < RUN_MAX, "byte %zu: %zu in a row", at, longest_run(&map));
