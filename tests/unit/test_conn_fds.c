@@ -299,8 +299,10 @@ static size_t count_turns(void)
 	size_t n = 0;
 
 	(void)evtimer_add(timer, &(struct timeval){ .tv_usec = A_WHILE_MS * 1000 });
-	for (; !is_up; n++)
+	while (!is_up) {
 		(void)event_base_loop(base, EVLOOP_ONCE);
+		n++;
+	}
 	event_free(timer);
 	return n;
 }

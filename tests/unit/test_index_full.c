@@ -12,7 +12,7 @@ enum { ROWS = 20000, A_BATCH = 100 };
 
 static char disk[48];
 
-static int run(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static int run(const char *format, ...)
 {
 	char command[512];
 	va_list args;
