@@ -324,4 +324,40 @@ static inline void asked_fini(struct asked *asked)
 	asked->request.node = NULL;
 }
 
+/* The same for a tree that is there, and let it go at once. */
+static inline enum tree_cache use_tree(const struct digest *digest)
+{
+	struct asked asked;
+
+	get_tree(&asked, digest);
+	ck_assert_msg(asked.r == 0, "%s", asked.err.text);
+	asked_fini(&asked);
+	return asked.request.cache;
+}
+
+struct evicted {
+	bool done;
+	int r;
+};
+
+static inline void on_tree_evicted(void *ctx, int r, const struct err *why)
+{
+	struct evicted *evicted = ctx;
+
+	ck_assert(!evicted->done && (r == 0 || why->set));
+	evicted->done = true;
+	evicted->r = r;
+}
+
+/* Evict a tree, and wait until all that follows from that is done. */
+static inline void evict_tree(const struct digest *digest)
+{
+	struct evicted evicted = { 0 };
+
+	trees_evict(cache.trees, digest, on_tree_evicted, &evicted);
+	run_until_set(&evicted.done);
+	ck_assert_int_eq(evicted.r, 0);
+	run_until_idle();
+}
+
 #endif

@@ -44,7 +44,6 @@ static inline struct digest cache_tree(const char *letters)
 {
 	static char names[256][2];
 	struct digest digest;
-	struct asked asked;
 
 	draft_init(&draft);
 	for (const char *p = letters; *p; p++) {
@@ -52,21 +51,14 @@ static inline struct digest cache_tree(const char *letters)
 		draft_file(&draft, names[(unsigned char)*p], store_file(*p), false);
 	}
 	digest = draft_store(&draft);
-	get_tree(&asked, &digest);
-	ck_assert_int_eq(asked.r, 0);
-	asked_fini(&asked);
+	(void)use_tree(&digest);
 	run_until_idle();
 	return digest;
 }
 
 static inline void use(const struct digest *digest)
 {
-	struct asked asked;
-
-	get_tree(&asked, digest);
-	ck_assert_int_eq(asked.r, 0);
-	ck_assert_int_eq(asked.request.cache, TREE_HIT);
-	asked_fini(&asked);
+	ck_assert_int_eq(use_tree(digest), TREE_HIT);
 	run_until_idle();
 }
 

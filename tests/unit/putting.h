@@ -81,6 +81,20 @@ static inline void send_closing(const int *fds, size_t n)
 		(void)close(fds[i]);
 }
 
+/* One file, in the root; or the only one, without a name. */
+static inline void send_file(const char *name, int fd)
+{
+	begin_entries(1, 1);
+	add_file(name, 0, 0);
+	send_closing(&fd, 1);
+}
+
+static inline void put_file(const char *name, int fd)
+{
+	send_file(name, fd);
+	(void)peer_answer(&peer, last_id);
+}
+
 static inline const struct wire_value *commit(void)
 {
 	begin_step("commit", 0);

@@ -271,16 +271,22 @@ START_TEST(no_more_than_64_requests_of_a_connection_are_open)
 }
 END_TEST
 
+/* As many requests as a connection may have open, which end when they are cancelled. */
+static void open_64(struct peer *peer)
+{
+	end_when_cancelled = true;
+	peer_open(peer);
+	for (uint32_t id = 0; id < CONN_REQUESTS_MAX; id++)
+		peer_call(peer, id, "hold");
+	run_until_held(CONN_REQUESTS_MAX);
+}
+
 START_TEST(a_client_that_dies_with_64_requests_open_is_noticed)
 {
 	struct peer peer;
 
 	setup();
-	end_when_cancelled = true;
-	peer_open(&peer);
-	for (uint32_t id = 0; id < CONN_REQUESTS_MAX; id++)
-		peer_call(&peer, id, "hold");
-	run_until_held(CONN_REQUESTS_MAX);
+	open_64(&peer);
 	peer_close(&peer);
 	run_until(none_open, NULL);
 	ck_assert_uint_eq(n_cancelled, CONN_REQUESTS_MAX);
@@ -294,11 +300,7 @@ START_TEST(cancelling_all_is_safe_when_that_lets_in_a_cancel_of_the_next)
 	struct peer peer;
 
 	setup();
-	end_when_cancelled = true;
-	peer_open(&peer);
-	for (uint32_t id = 0; id < CONN_REQUESTS_MAX; id++)
-		peer_call(&peer, id, "hold");
-	run_until_held(CONN_REQUESTS_MAX);
+	open_64(&peer);
 	peer_cancel(&peer, 1000, 1);
 	peer_cancel(&peer, 1001, 2);
 	peer_call(&peer, 1002, "hold");

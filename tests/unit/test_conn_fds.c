@@ -105,17 +105,6 @@ START_TEST(a_message_may_carry_253_descriptors)
 }
 END_TEST
 
-static size_t count_open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	size_t n = 0;
-
-	while (readdir(dir))
-		n++;
-	(void)closedir(dir);
-	return n;
-}
-
 START_TEST(another_number_of_descriptors_than_announced_is_refused_and_they_are_closed)
 {
 	struct wire_out message = { 0 };
@@ -127,7 +116,7 @@ START_TEST(another_number_of_descriptors_than_announced_is_refused_and_they_are_
 	setup();
 	ck_assert_int_eq(make_files(fds, inodes, 3), 0);
 	peer_open(&peer);
-	n_before = count_open_fds();
+	n_before = unit_count_fds();
 	write_inodes_request(&message, 1, 2);
 	peer_request(&peer, &message, fds, 3);
 	peer_ck_error(&peer, 1, ERR_INVALID_ARGUMENT, "2 descriptors were announced, 3 came");
@@ -139,7 +128,7 @@ START_TEST(another_number_of_descriptors_than_announced_is_refused_and_they_are_
 	peer_request(&peer, &message, fds, 1);
 	peer_ck_error(&peer, 3, ERR_INVALID_ARGUMENT, "0 descriptors were announced, 1 came");
 	run_until_idle();
-	ck_assert_uint_eq(count_open_fds(), n_before);
+	ck_assert_uint_eq(unit_count_fds(), n_before);
 	close_files(fds, 3);
 	peer_close(&peer);
 	teardown();
@@ -161,7 +150,7 @@ START_TEST(descriptors_of_a_request_that_never_became_whole_are_closed)
 	int fds[3];
 
 	setup();
-	n_before = count_open_fds();
+	n_before = unit_count_fds();
 	ck_assert_int_eq(make_files(fds, inodes, 3), 0);
 	peer_open(&peer);
 	write_inodes_request(&message, 1, 3);
@@ -173,7 +162,7 @@ START_TEST(descriptors_of_a_request_that_never_became_whole_are_closed)
 	run_until(none_open, NULL);
 	run_until_idle();
 	ck_assert_uint_eq(service.n_fds, 0);
-	ck_assert_uint_eq(count_open_fds(), n_before);
+	ck_assert_uint_eq(unit_count_fds(), n_before);
 	teardown();
 }
 END_TEST
@@ -262,7 +251,7 @@ START_TEST(more_descriptors_than_a_message_may_have_end_the_connection)
 	int fds[N];
 
 	setup();
-	n_before = count_open_fds();
+	n_before = unit_count_fds();
 	ck_assert_int_eq(make_files(fds, inodes, N), 0);
 	peer_open(&peer);
 	write_inodes_request(&message, 1, 2 * N);
@@ -276,7 +265,7 @@ START_TEST(more_descriptors_than_a_message_may_have_end_the_connection)
 	peer_close(&peer);
 	run_until(none_open, NULL);
 	run_until_idle();
-	ck_assert_uint_eq(count_open_fds(), n_before);
+	ck_assert_uint_eq(unit_count_fds(), n_before);
 	teardown();
 }
 END_TEST

@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/evicting.h"
 
+/* Three trees that share a file; the first was used again, so the second is the oldest now. */
+static void cache_three(struct digest *one, struct digest *two, struct digest *three)
+{
+	*one = cache_tree("as");
+	*two = cache_tree("bs");
+	*three = cache_tree("cs");
+	use(one);
+}
+
 START_TEST(the_least_recently_used_tree_goes_first_and_what_others_need_stays)
 {
 	struct digest one, two, three;
 
 	start_cache();
-	one = cache_tree("as");
-	two = cache_tree("bs");
-	three = cache_tree("cs");
-	use(&one);
+	cache_three(&one, &two, &three);
 	gc(ONE_TREE);
 	ck_assert(is_cached(&one) && !is_cached(&two) && is_cached(&three));
 	ck_assert(has_file('a') && !has_file('b') && has_file('c') && has_file('s'));
@@ -175,7 +181,6 @@ END_TEST
 START_TEST(a_subtree_that_another_tree_has_stays_whole)
 {
 	struct digest below, one, two;
-	struct asked asked;
 
 	start_cache();
 	below = cache_tree("b");
@@ -187,10 +192,8 @@ START_TEST(a_subtree_that_another_tree_has_stays_whole)
 	draft_directory(&draft, "below", below);
 	two = draft_store(&draft);
 	use(&below);
-	get_tree(&asked, &one);
-	asked_fini(&asked);
-	get_tree(&asked, &two);
-	asked_fini(&asked);
+	(void)use_tree(&one);
+	(void)use_tree(&two);
 	run_until_idle();
 	gc(ONE_TREE); /* the subtree, as a tree of its own, gives back nothing */
 	ck_assert(!is_cached(&below) && !is_cached(&one) && is_cached(&two));
@@ -206,10 +209,7 @@ START_TEST(after_a_start_the_order_of_use_is_as_it_was)
 	struct digest one, two, three;
 
 	start_cache();
-	one = cache_tree("a");
-	two = cache_tree("b");
-	three = cache_tree("c");
-	use(&one);
+	cache_three(&one, &two, &three);
 	stop_with_index();
 	start_cache();
 	gc(ONE_TREE);
@@ -327,7 +327,6 @@ START_TEST(trees_that_are_asleep_go_and_are_foretold_as_well)
 {
 	struct collected dry, real;
 	struct digest below, one, two;
-	struct asked asked;
 
 	node_memory = 1;
 	start_cache();
@@ -336,8 +335,7 @@ START_TEST(trees_that_are_asleep_go_and_are_foretold_as_well)
 	draft_file(&draft, "one", store_file('1'), false);
 	draft_directory(&draft, "below", below);
 	one = draft_store(&draft);
-	get_tree(&asked, &one);
-	asked_fini(&asked);
+	(void)use_tree(&one);
 	two = cache_tree("2s");
 	run_until_idle();
 	ck_assert_uint_eq(nodes_memory(cache.nodes), 0);

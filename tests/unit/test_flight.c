@@ -33,6 +33,17 @@ static void join(struct waiting *w, const struct digest *digest, enum blob_kind 
 	ck_assert(!w->landed);
 }
 
+/* Ask for a blob, and wait: how did it end? */
+static int fly(const struct digest *digest, enum blob_kind kind, bool links_used_up)
+{
+	struct waiting w = { 0 };
+
+	join(&w, digest, kind, links_used_up);
+	run_until_idle();
+	ck_assert(w.landed);
+	return w.r;
+}
+
 START_TEST(sixteen_who_miss_one_kind_make_one_flight)
 {
 	struct waiting w[16] = { 0 };
@@ -112,19 +123,15 @@ END_TEST
 
 START_TEST(a_blob_whose_file_is_gone_leaves_the_catalog_and_the_index)
 {
-	struct waiting first = { 0 }, w = { 0 };
 	struct digest digest;
 
 	start_cache();
 	digest = store_text("bytes", BLOB_PLAIN);
-	join(&first, &digest, BLOB_PLAIN, false); /* finds it, and writes its row */
-	run_until_idle();
+	ck_assert_int_eq(fly(&digest, BLOB_PLAIN, false), 0); /* finds it, and writes its row */
 	restart_cache();
 	ck_assert_ptr_nonnull(catalog_find(cache.catalog, &digest));
 	ck_assert_int_eq(unlink(path_of_blob(&digest, BLOB_PLAIN)), 0);
-	join(&w, &digest, BLOB_PLAIN, false);
-	run_until_idle();
-	ck_assert_int_eq(w.r, BLOB_MISSING);
+	ck_assert_int_eq(fly(&digest, BLOB_PLAIN, false), BLOB_MISSING);
 	ck_assert_ptr_null(catalog_find(cache.catalog, &digest));
 	restart_cache();
 	ck_assert_ptr_null(catalog_find(cache.catalog, &digest));
@@ -134,16 +141,13 @@ END_TEST
 
 START_TEST(a_lost_kind_is_healed_from_the_other_and_counted)
 {
-	struct waiting w = { 0 };
 	struct digest digest;
 
 	start_cache();
 	digest = store_text("bytes", BLOB_PLAIN);
 	(void)store_text("bytes", BLOB_EXEC);
 	ck_assert_int_eq(unlink(path_of_blob(&digest, BLOB_PLAIN)), 0);
-	join(&w, &digest, BLOB_PLAIN, false);
-	run_until_idle();
-	ck_assert_int_eq(w.r, 0);
+	ck_assert_int_eq(fly(&digest, BLOB_PLAIN, false), 0);
 	ck_assert_uint_eq(cache.counters.healed_blobs, 1);
 	ck_assert_int_eq(access(path_of_blob(&digest, BLOB_PLAIN), F_OK), 0);
 	stop_cache();
@@ -152,7 +156,6 @@ END_TEST
 
 START_TEST(a_changed_inode_is_taken_out_counted_and_missing)
 {
-	struct waiting w = { 0 };
 	struct digest digest;
 	int fd;
 
@@ -165,9 +168,7 @@ START_TEST(a_changed_inode_is_taken_out_counted_and_missing)
 	}
 	ck_assert_int_eq(write(fd, "BYTES", 5), 5);
 	(void)close(fd);
-	join(&w, &digest, BLOB_PLAIN, false);
-	run_until_idle();
-	ck_assert_int_eq(w.r, BLOB_MISSING);
+	ck_assert_int_eq(fly(&digest, BLOB_PLAIN, false), BLOB_MISSING);
 	ck_assert_uint_eq(cache.counters.tampered_blobs, 1);
 	ck_assert_int_lt(access(path_of_blob(&digest, BLOB_PLAIN), F_OK), 0);
 	stop_cache();
@@ -176,16 +177,13 @@ END_TEST
 
 START_TEST(an_inode_that_takes_more_links_after_all_stays)
 {
-	struct waiting w = { 0 };
 	struct digest digest;
 	struct stat before, after;
 
 	start_cache();
 	digest = store_text("bytes", BLOB_PLAIN);
 	ck_assert_int_eq(stat(path_of_blob(&digest, BLOB_PLAIN), &before), 0);
-	join(&w, &digest, BLOB_PLAIN, true); /* says the plan; the disk knows better */
-	run_until_idle();
-	ck_assert_int_eq(w.r, 0);
+	ck_assert_int_eq(fly(&digest, BLOB_PLAIN, true), 0); /* says the plan; the disk knows better */
 	ck_assert_int_eq(stat(path_of_blob(&digest, BLOB_PLAIN), &after), 0);
 	ck_assert_uint_eq(before.st_ino, after.st_ino);
 	ck_assert_uint_eq(cache.counters.inode_rotations, 0);
@@ -262,7 +260,7 @@ static void block(const struct digest *digest, bool is_blocked)
 
 START_TEST(a_failure_reaches_all_with_its_words_and_the_next_who_asks_starts_anew)
 {
-	struct waiting w[16] = { 0 }, again = { 0 };
+	struct waiting w[16] = { 0 };
 	struct digest digest;
 
 	start_cache();
@@ -279,9 +277,7 @@ START_TEST(a_failure_reaches_all_with_its_words_and_the_next_who_asks_starts_ane
 	ck_assert_uint_eq(cache_count(&cache)->fetches_active, 0);
 	ck_assert(!catalog_has(cache.catalog, &digest, BLOB_EXEC));
 	block(&digest, false);
-	join(&again, &digest, BLOB_EXEC, false);
-	run_until_idle();
-	ck_assert_int_eq(again.r, 0);
+	ck_assert_int_eq(fly(&digest, BLOB_EXEC, false), 0);
 	ck_assert_uint_eq(cache.counters.blob_fetches, 1);
 	stop_cache();
 }

@@ -77,6 +77,15 @@ static void setup(const char *name)
 	open_store(name);
 }
 
+/* The same with `out` at `bound`, too. Return: can this test mount? */
+static bool setup_bound(void)
+{
+	setup("store");
+	if (has_own_mounts)
+		mount_at("out", "bound", NULL, MS_BIND);
+	return has_own_mounts;
+}
+
 static void teardown(void)
 {
 	mount_free(mount_of_store);
@@ -149,9 +158,7 @@ END_TEST
 
 START_TEST(a_bind_mount_is_left_for_the_stores_own_mount)
 {
-	setup("store");
-	if (has_own_mounts) {
-		mount_at("out", "bound", NULL, MS_BIND);
+	if (setup_bound()) {
 		ck_assert_int_eq(enter(open_folder("bound")), MOUNT_OWN);
 		ck_assert_int_eq(enter(open_folder("bound/in it")), MOUNT_OWN);
 	}
@@ -161,10 +168,8 @@ END_TEST
 
 START_TEST(without_handles_the_folder_is_found_by_its_path_in_the_file_system)
 {
-	setup("store");
-	if (has_own_mounts) {
+	if (setup_bound()) {
 		make_folder("odd \\ na\nme\t#");
-		mount_at("out", "bound", NULL, MS_BIND);
 		mount_at("out/in it", "odd \\ na\nme\t#", NULL, MS_BIND);
 		ck_assert_int_eq(enter_as_nobody(open_folder("bound")), MOUNT_OWN);
 		ck_assert_int_eq(enter_as_nobody(open_folder("bound/in it")), MOUNT_OWN);
@@ -197,9 +202,7 @@ END_TEST
 
 START_TEST(a_read_only_mount_is_not_left)
 {
-	setup("store");
-	if (has_own_mounts) {
-		mount_at("out", "bound", NULL, MS_BIND);
+	if (setup_bound()) {
 		mount_at("out", "bound", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY);
 		ck_assert_int_eq(enter(open_folder("bound/in it")), MOUNT_OTHER);
 		ck_assert_int_eq(enter_as_nobody(open_folder("bound/in it")), MOUNT_OTHER);
@@ -210,12 +213,9 @@ END_TEST
 
 START_TEST(what_a_folders_path_leads_to_by_now_is_not_taken_for_it)
 {
-	setup("store");
-	if (has_own_mounts) {
-		int folder;
+	if (setup_bound()) {
+		int folder = open_folder("bound/in it");
 
-		mount_at("out", "bound", NULL, MS_BIND);
-		folder = open_folder("bound/in it");
 		mount_at("out", "bound", "tmpfs", 0);
 		make_folder("bound/in it");
 		ck_assert_int_eq(enter_as_nobody(folder), MOUNT_OTHER);
@@ -226,13 +226,11 @@ END_TEST
 
 START_TEST(a_folder_that_was_deleted_stays)
 {
-	setup("store");
-	if (has_own_mounts) {
+	if (setup_bound()) {
 		AUTO_FREE char *path = xasprintf("%s/out/gone", unit_folder);
 		int folder;
 
 		make_folder("out/gone");
-		mount_at("out", "bound", NULL, MS_BIND);
 		folder = open_folder("bound/gone");
 		ck_assert_int_eq(rmdir(path), 0);
 		ck_assert_int_eq(enter_as_nobody(folder), MOUNT_OTHER);

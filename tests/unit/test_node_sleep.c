@@ -21,11 +21,7 @@ static struct digest store_chain(const char *text)
 
 static void cache_tree(const struct digest *digest)
 {
-	struct asked asked;
-
-	get_tree(&asked, digest);
-	ck_assert_msg(asked.r == 0, "%s", asked.err.text);
-	asked_fini(&asked);
+	(void)use_tree(digest);
 	run_until_idle();
 }
 
@@ -59,30 +55,6 @@ static uint64_t all_holds(void)
 		if (catalog_at(cache.catalog, i))
 			sum += catalog_at(cache.catalog, i)->holds;
 	return sum;
-}
-
-struct evicted {
-	bool done;
-	int r;
-};
-
-static void on_evicted(void *ctx, int r, const struct err *why)
-{
-	struct evicted *evicted = ctx;
-
-	(void)why;
-	evicted->done = true;
-	evicted->r = r;
-}
-
-static void evict(const struct digest *digest)
-{
-	struct evicted evicted = { 0 };
-
-	trees_evict(cache.trees, digest, on_evicted, &evicted);
-	run_until_set(&evicted.done);
-	ck_assert_int_eq(evicted.r, 0);
-	run_until_idle();
 }
 
 static void unlink_blob(const struct digest *digest)
@@ -269,11 +241,11 @@ START_TEST(an_evicted_tree_that_was_asleep_releases_all_that_it_held)
 	cache_tree(&one);
 	cache_tree(&two);
 	ck_assert(is_asleep(&one));
-	evict(&one);
+	evict_tree(&one);
 	ck_assert_ptr_null(nodes_find(cache.nodes, &one));
 	ck_assert_uint_eq(nodes_n(cache.nodes), 3);
 	ck_assert_uint_eq(holds(&two), 1);
-	evict(&two);
+	evict_tree(&two);
 	ck_assert_uint_eq(all_holds(), 0);
 	ck_assert_uint_eq(nodes_n(cache.nodes), 0);
 	ck_assert_uint_eq(nodes_memory(cache.nodes), 0);
@@ -294,17 +266,15 @@ START_TEST(what_an_unreadable_directory_held_stays_held_and_all_else_goes_on)
 	asked_fini(&asked);
 	cache_tree(&two);
 	unlink_blob(&one);
-	evict(&one);
+	evict_tree(&one);
 	ck_assert_ptr_null(nodes_find(cache.nodes, &one));
 	ck_assert_uint_eq(holds(&one), 0);
 	ck_assert_uint_eq(holds(&below), 1); /* nobody knows that it is free */
 	cache_tree(&two);
-	evict(&two);
-	get_tree(&asked, &below); /* and it is as good as ever */
-	ck_assert_int_eq(asked.r, 0);
-	asked_fini(&asked);
+	evict_tree(&two);
+	(void)use_tree(&below); /* and it is as good as ever */
 	run_until_idle();
-	evict(&below);
+	evict_tree(&below);
 	restart_cache();
 	ck_assert_uint_eq(all_holds(), 0);
 	stop_cache();
@@ -343,7 +313,7 @@ START_TEST(a_tree_that_cannot_be_woken_fails_by_name_and_can_be_had_again)
 	ck_assert_str_eq(asked[0].request.node->children[0]->children[0]->directory->files[0].name, "f");
 	asked_fini(&asked[0]);
 	run_until_idle();
-	evict(&root);
+	evict_tree(&root);
 	ck_assert_uint_eq(all_holds(), 0);
 	stop_cache();
 }
@@ -471,7 +441,7 @@ static void evict_if_cached(const struct digest *digest)
 	if (!trees_hold(cache.trees, digest))
 		return;
 	trees_unhold(cache.trees, digest);
-	trees_evict(cache.trees, digest, on_evicted, &evicted);
+	trees_evict(cache.trees, digest, on_tree_evicted, &evicted);
 	run_until_set(&evicted.done);
 }
 

@@ -83,25 +83,16 @@ END_TEST
 START_TEST(the_answer_says_what_was_new)
 {
 	const struct wire_value *answer;
-	int fd;
 
 	setup();
-	fd = open_file("bytes", 0600);
-	begin_entries(1, 1);
-	add_file("f", 0, 0);
-	send_closing(&fd, 1);
-	(void)peer_answer(&peer, last_id);
+	put_file("f", open_file("bytes", 0600));
 	answer = commit();
 	ck_assert_uint_eq(answer_uint(answer, "files"), 1);
 	ck_assert_uint_eq(answer_uint(answer, "directories"), 1);
 	ck_assert_uint_eq(answer_uint(answer, "bytes"), 5);
 	ck_assert_uint_eq(answer_uint(answer, "new_blobs"), 2);
 	begin();
-	fd = open_file("bytes", 0600);
-	begin_entries(1, 1);
-	add_file("f", 0, 0);
-	send_closing(&fd, 1);
-	(void)peer_answer(&peer, last_id);
+	put_file("f", open_file("bytes", 0600));
 	answer = commit();
 	ck_assert_uint_eq(answer_uint(answer, "new_blobs"), 0);
 	ck_assert_uint_eq(answer_uint(answer, "new_bytes"), 0);
@@ -112,7 +103,6 @@ END_TEST
 START_TEST(what_was_answered_is_there_after_a_kill)
 {
 	struct digest digest;
-	struct asked asked;
 
 	setup();
 	digest = put_usual_tree();
@@ -123,10 +113,7 @@ START_TEST(what_was_answered_is_there_after_a_kill)
 	run_until_idle();
 	close_cache();
 	start_cache();
-	get_tree(&asked, &digest);
-	ck_assert_int_eq(asked.r, 0);
-	ck_assert_int_eq(asked.request.cache, TREE_HIT);
-	asked_fini(&asked);
+	ck_assert_int_eq(use_tree(&digest), TREE_HIT);
 	stop_cache();
 }
 END_TEST
@@ -146,14 +133,9 @@ END_TEST
 START_TEST(a_single_file_is_a_blob_and_no_tree)
 {
 	struct digest digest, same;
-	int fd;
 
 	setup();
-	fd = open_file("bytes", 0700);
-	begin_entries(1, 1);
-	add_file(NULL, 0, 0);
-	send_closing(&fd, 1);
-	(void)peer_answer(&peer, last_id);
+	put_file(NULL, open_file("bytes", 0700));
 	digest = answer_digest(commit());
 	hash_bytes("bytes", 5, &same);
 	ck_assert(digest_equal(&digest, &same));
@@ -335,7 +317,6 @@ END_TEST
 START_TEST(an_aborted_put_and_one_whose_client_hung_up_leave_no_tree)
 {
 	struct peer other;
-	int fd;
 
 	setup();
 	begin_step("abort", 0);
@@ -345,10 +326,7 @@ START_TEST(an_aborted_put_and_one_whose_client_hung_up_leave_no_tree)
 	peer_request(&peer, &message, NULL, 0);
 	peer_ck_error(&peer, last_id, ERR_FAILED_PRECONDITION, "no put");
 	begin();
-	fd = open_file("bytes", 0600);
-	begin_entries(1, 1);
-	add_file("f", 0, 0);
-	send_closing(&fd, 1);
+	send_file("f", open_file("bytes", 0600));
 	begin_step("commit", 0);
 	peer_request(&peer, &message, NULL, 0);
 	peer_hang_up(&peer);

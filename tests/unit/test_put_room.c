@@ -15,18 +15,6 @@ static const struct method methods[] = {
 
 static size_t n_fds_before;
 
-static size_t count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	size_t n = 0;
-
-	ck_assert_ptr_nonnull(dir);
-	while (readdir(dir))
-		n++;
-	(void)closedir(dir);
-	return n;
-}
-
 static void setup(uint64_t max_size)
 {
 	space_limits.max_size = max_size;
@@ -34,7 +22,7 @@ static void setup(uint64_t max_size)
 	start_service(methods);
 	peer_open(&peer);
 	begin();
-	n_fds_before = count_fds();
+	n_fds_before = unit_count_fds();
 }
 
 /* Nothing is promised, claimed or open any more. */
@@ -42,7 +30,7 @@ static bool all_is_given_back(void *ctx)
 {
 	(void)ctx;
 	return !cache_busy(&cache) && space_levels(cache.space).reserved == 0 &&
-	       claims_n(cache.claims) == 0 && count_fds() == n_fds_before;
+	       claims_n(cache.claims) == 0 && unit_count_fds() == n_fds_before;
 }
 
 static void teardown(void)
@@ -73,19 +61,6 @@ static struct digest digest_of_large(size_t size, char byte)
 	bytes[size - 1] = byte;
 	hash_bytes(bytes, size, &digest);
 	return digest;
-}
-
-static void send_file(const char *name, int fd)
-{
-	begin_entries(1, 1);
-	add_file(name, 0, 0);
-	send_closing(&fd, 1);
-}
-
-static void put_file(const char *name, int fd)
-{
-	send_file(name, fd);
-	(void)peer_answer(&peer, last_id);
 }
 
 /* A blob that nobody holds. */

@@ -17,6 +17,13 @@ static struct digest store_tree(const char *text)
 	return draft_store(&draft);
 }
 
+/* So many ask for a tree before the loop runs. */
+static void ask_together(struct asked *asked, unsigned n, const struct digest *digest)
+{
+	for (unsigned i = 0; i < n; i++)
+		ask(&asked[i], digest, TREE_FOR_MATERIALIZE);
+}
+
 static void ck_counts(uint64_t hits, uint64_t misses, uint64_t constructions, uint64_t joins)
 {
 	ck_assert_uint_eq(cache.counters.tree_hits, hits);
@@ -53,8 +60,7 @@ START_TEST(sixteen_gets_of_one_unresolved_tree_make_one_construction)
 
 	start_cache();
 	digest = store_tree("x");
-	for (unsigned i = 0; i < 16; i++)
-		ask(&asked[i], &digest, TREE_FOR_MATERIALIZE);
+	ask_together(asked, 16, &digest);
 	for (unsigned i = 0; i < 16; i++) {
 		run_until_set(&asked[i].done);
 		ck_assert_int_eq(asked[i].r, 0);
@@ -78,8 +84,7 @@ START_TEST(a_failed_construction_reaches_all_who_joined_and_the_next_starts_anew
 	hash_bytes("late", 4, &file);
 	draft_file(&draft, "f", file, false);
 	digest = draft_store(&draft);
-	for (unsigned i = 0; i < 8; i++)
-		ask(&asked[i], &digest, TREE_FOR_MATERIALIZE);
+	ask_together(asked, 8, &digest);
 	for (unsigned i = 0; i < 8; i++) {
 		run_until_set(&asked[i].done);
 		ck_assert_int_eq(asked[i].r, -ENOENT);
@@ -163,8 +168,7 @@ START_TEST(one_who_cancels_does_not_fail_the_others)
 
 	start_cache();
 	digest = store_tree("x");
-	for (unsigned i = 0; i < 3; i++)
-		ask(&asked[i], &digest, TREE_FOR_MATERIALIZE);
+	ask_together(asked, 3, &digest);
 	tree_cancel(&asked[0].request); /* the one that began it, too */
 	tree_cancel(&asked[2].request);
 	run_until_set(&asked[1].done);
@@ -320,16 +324,13 @@ START_TEST(trees_are_listed_the_last_used_first_after_a_restart_too)
 {
 	struct digest digests[3];
 	struct index_tree rows[4];
-	struct asked asked;
 
 	start_cache();
 	for (unsigned i = 0; i < 3; i++) {
 		digests[i] = store_tree((const char *[]){ "a", "b", "c" }[i]);
-		get_tree(&asked, &digests[i]);
-		asked_fini(&asked);
+		(void)use_tree(&digests[i]);
 	}
-	get_tree(&asked, &digests[0]); /* used again: the order is a c b */
-	asked_fini(&asked);
+	(void)use_tree(&digests[0]); /* used again: the order is a c b */
 	for (unsigned round = 0; round < 2; round++) {
 		ck_assert_uint_eq(trees_list(cache.trees, 0, rows, 4), 3);
 		ck_assert(digest_equal(&rows[0].digest, &digests[0]));
@@ -355,33 +356,28 @@ static bool more_is_committed(void *n_commits)
 /* Ten hits after a commit of what was used before. Return: did they take less than a fifth of a second? */
 static bool hit_ten_times(const struct digest *digest, uint64_t *n_commits)
 {
-	struct asked asked;
 	uint64_t begin;
 
 	*n_commits = index_n_commits(cache.index);
-	get_tree(&asked, digest);
-	asked_fini(&asked);
+	(void)use_tree(digest);
 	run_until(more_is_committed, n_commits);
 	run_until_idle();
 	*n_commits = index_n_commits(cache.index);
 	begin = slice_now_ns();
 	for (unsigned i = 0; i < 10; i++) {
-		get_tree(&asked, digest);
-		asked_fini(&asked);
+		(void)use_tree(digest);
 	}
 	return slice_now_ns() - begin < 200000000;
 }
 
 START_TEST(a_hit_writes_nothing_until_a_quarter_of_a_second_later)
 {
-	struct asked asked;
 	struct digest digest;
 	uint64_t n_commits;
 
 	start_cache();
 	digest = store_tree("x");
-	get_tree(&asked, &digest);
-	asked_fini(&asked);
+	(void)use_tree(&digest);
 	while (!hit_ten_times(&digest, &n_commits)) /* others kept us from running meanwhile */
 		continue;
 	ck_assert_uint_eq(index_n_pending(cache.index), 0);

@@ -10,14 +10,11 @@ static struct draft draft;
 static struct digest cache_tree(const char *text)
 {
 	struct digest digest;
-	struct asked asked;
 
 	draft_init(&draft);
 	draft_file(&draft, "f", store_text(text, BLOB_PLAIN), false);
 	digest = draft_store(&draft);
-	get_tree(&asked, &digest);
-	ck_assert_int_eq(asked.r, 0);
-	asked_fini(&asked);
+	(void)use_tree(&digest);
 	return digest;
 }
 
@@ -33,34 +30,10 @@ static bool oldest_is(const struct digest *digest, struct digest *skipped)
 	return trees_oldest(cache.trees, skip_one, skipped, &victim) && digest_equal(&victim.digest, digest);
 }
 
-struct evicted {
-	bool done;
-	int r;
-};
-
-static void on_evicted(void *ctx, int r, const struct err *why)
-{
-	struct evicted *evicted = ctx;
-
-	ck_assert(!evicted->done && (r == 0 || why->set));
-	evicted->done = true;
-	evicted->r = r;
-}
-
-static void evict(const struct digest *digest)
-{
-	struct evicted evicted = { 0 };
-
-	trees_evict(cache.trees, digest, on_evicted, &evicted);
-	run_until_set(&evicted.done);
-	ck_assert_int_eq(evicted.r, 0);
-}
-
 START_TEST(the_oldest_tree_is_the_least_recently_used_that_is_neither_held_nor_skipped)
 {
 	struct digest a, b, c;
 	struct tree_victim victim;
-	struct asked asked;
 
 	start_cache();
 	ck_assert(!trees_oldest(cache.trees, skip_one, NULL, &victim));
@@ -69,8 +42,7 @@ START_TEST(the_oldest_tree_is_the_least_recently_used_that_is_neither_held_nor_s
 	c = cache_tree("c");
 	ck_assert(oldest_is(&a, NULL));
 	ck_assert(oldest_is(&b, &a));
-	get_tree(&asked, &a); /* a hit: the order is a c b */
-	asked_fini(&asked);
+	(void)use_tree(&a); /* a hit: the order is a c b */
 	ck_assert(oldest_is(&b, NULL));
 	ck_assert(trees_hold(cache.trees, &b));
 	ck_assert(trees_hold(cache.trees, &b));
@@ -105,13 +77,12 @@ START_TEST(an_evicted_tree_is_gone_at_once_and_lets_its_blobs_go_when_its_row_is
 	struct evicted evicted = { 0 };
 	struct digest digest, file;
 	struct tree_victim victim;
-	struct asked asked;
 
 	start_cache();
 	digest = cache_tree("a");
 	file = nodes_find(cache.nodes, &digest)->directory->files[0].digest;
 	ck_assert(trees_oldest(cache.trees, skip_one, NULL, &victim));
-	trees_evict(cache.trees, &digest, on_evicted, &evicted);
+	trees_evict(cache.trees, &digest, on_tree_evicted, &evicted);
 	ck_assert_uint_eq(trees_n(cache.trees), 0);
 	ck_assert(!trees_hold(cache.trees, &digest));
 	ck_assert_uint_eq(catalog_find(cache.catalog, &file)->holds, 1);
@@ -123,9 +94,7 @@ START_TEST(an_evicted_tree_is_gone_at_once_and_lets_its_blobs_go_when_its_row_is
 	ck_assert_ptr_null(nodes_find(cache.nodes, &digest));
 	restart_cache();
 	ck_assert_uint_eq(trees_n(cache.trees), 0);
-	get_tree(&asked, &digest);
-	ck_assert_int_eq(asked.request.cache, TREE_MISS);
-	asked_fini(&asked);
+	ck_assert_int_eq(use_tree(&digest), TREE_MISS);
 	stop_cache();
 }
 END_TEST
@@ -133,24 +102,18 @@ END_TEST
 START_TEST(what_another_tree_needs_stays_held)
 {
 	struct digest digest, file, above;
-	struct asked asked;
 
 	start_cache();
 	digest = cache_tree("a");
 	file = nodes_find(cache.nodes, &digest)->directory->files[0].digest;
 	draft_directory(&draft, "d", digest);
 	above = draft_store(&draft);
-	get_tree(&asked, &above);
-	asked_fini(&asked);
-	evict(&digest);
-	run_until_idle();
+	(void)use_tree(&above);
+	evict_tree(&digest);
 	ck_assert_uint_eq(catalog_find(cache.catalog, &file)->holds, 1);
-	get_tree(&asked, &digest); /* below a cached one */
-	ck_assert_int_eq(asked.request.cache, TREE_HIT);
-	asked_fini(&asked);
-	evict(&digest);
-	evict(&above);
-	run_until_idle();
+	ck_assert_int_eq(use_tree(&digest), TREE_HIT); /* below a cached one */
+	evict_tree(&digest);
+	evict_tree(&above);
 	ck_assert_uint_eq(catalog_find(cache.catalog, &file)->holds, 0);
 	stop_cache();
 }
@@ -159,21 +122,16 @@ END_TEST
 START_TEST(a_tree_asked_for_while_its_row_goes_is_a_hit_and_cached_again)
 {
 	struct evicted evicted = { 0 };
-	struct asked asked;
 	struct digest digest;
 
 	start_cache();
 	digest = cache_tree("a");
-	trees_evict(cache.trees, &digest, on_evicted, &evicted);
-	get_tree(&asked, &digest);
-	ck_assert_int_eq(asked.request.cache, TREE_HIT);
-	asked_fini(&asked);
+	trees_evict(cache.trees, &digest, on_tree_evicted, &evicted);
+	ck_assert_int_eq(use_tree(&digest), TREE_HIT);
 	run_until_set(&evicted.done);
 	restart_cache();
 	ck_assert_uint_eq(trees_n(cache.trees), 1);
-	get_tree(&asked, &digest);
-	ck_assert_int_eq(asked.request.cache, TREE_HIT);
-	asked_fini(&asked);
+	ck_assert_int_eq(use_tree(&digest), TREE_HIT);
 	stop_cache();
 }
 END_TEST
@@ -202,7 +160,7 @@ START_TEST(a_tree_whose_row_cannot_be_dropped_is_cached_again_in_its_place)
 	run_until_idle();
 	file = nodes_find(cache.nodes, &b)->directory->files[0].digest;
 	limit_files(16);
-	trees_evict(cache.trees, &b, on_evicted, &evicted);
+	trees_evict(cache.trees, &b, on_tree_evicted, &evicted);
 	run_until_set(&evicted.done);
 	limit_files(RLIM_INFINITY);
 	ck_assert_int_lt(evicted.r, 0);
@@ -210,7 +168,7 @@ START_TEST(a_tree_whose_row_cannot_be_dropped_is_cached_again_in_its_place)
 	ck_assert_uint_eq(trees_n(cache.trees), 3);
 	ck_assert(oldest_is(&a, NULL));
 	ck_assert(oldest_is(&b, &a));
-	evict(&b);
+	evict_tree(&b);
 	ck_assert(oldest_is(&c, &a));
 	stop_cache();
 }

@@ -72,18 +72,6 @@ static void check_refused(const char *words)
 	unit_ck_err(&err, ERR_INVALID_ARGUMENT, words);
 }
 
-static size_t count_descriptors(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	size_t n = 0;
-
-	ck_assert_ptr_nonnull(dir);
-	while (readdir(dir))
-		n++;
-	(void)closedir(dir);
-	return n;
-}
-
 START_TEST(entries_name_the_directory_they_are_in)
 {
 	AUTO(walk) walk = NULL;
@@ -149,12 +137,12 @@ START_TEST(depth_costs_no_descriptors)
 		ck_assert_int_eq(chdir("a"), 0);
 	}
 	ck_assert_int_eq(fchdir(here), 0);
-	before = count_descriptors();
+	before = unit_count_fds();
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
 	ck_assert_msg(count_entries(&counts, &err) == 0, "%s", err.text);
 	ck_assert_uint_eq(counts.directories, 2 * DEPTH);
 	ck_assert_uint_eq(counts.files, DEPTH);
-	ck_assert_uint_eq(count_descriptors(), before);
+	ck_assert_uint_eq(unit_count_fds(), before);
 }
 END_TEST
 

@@ -11,6 +11,7 @@
 #define DIRCACHE_TESTS_UNIT_UNIT_H
 
 #include <check.h>
+#include <dirent.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,19 @@ static char unit_folder[] = "/tmp/unit-XXXXXX";
 		ck_assert_str_eq(err_code_text((err)->code), err_code_text(the_code));                       \
 		ck_assert_msg(strstr((err)->text, (words)), "'%s' does not say '%s'", (err)->text, (words)); \
 	} while (0)
+
+/* How many descriptors this process has open. */
+static inline size_t unit_count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	size_t n = 0;
+
+	ck_assert_ptr_nonnull(dir);
+	while (readdir(dir))
+		n++;
+	(void)closedir(dir);
+	return n;
+}
 
 static inline int unit_remove(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
