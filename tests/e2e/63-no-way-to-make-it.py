@@ -36,32 +36,31 @@ def directory(story, files=(), directories=()):
     return put(story, reapi.encode_directory([(*file, False) for file in files], directories, []))
 
 
-def litter(folder):
-    return [name for name in os.listdir(folder) if name.startswith(".dircache-")]
+def materialize(story, digest, folder, name, **params):
+    """The answer; raises RpcError."""
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with Client(story.socket) as client:
+            return client.call("materialize", {"digest": reapi.text(digest), "name": name, **params}, [fd])
+    finally:
+        os.close(fd)
 
 
 def refused(story, claim, code, words, digest, folder, **params):
     """A request fails with this code and these words, and leaves nothing in the folder."""
     before = os.listdir(folder)
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
-        with Client(story.socket) as client:
-            client.call("materialize", {"digest": reapi.text(digest), "name": b"target", **params}, [fd])
+        materialize(story, digest, folder, b"target", **params)
         story.check(claim, False, "it was done")
     except RpcError as error:
         story.check(claim, error.code == code and words in error.message,
                     "%s: %s" % (error.code, error.message))
-    finally:
-        os.close(fd)
     left = [] if os.listdir(folder) == before else os.listdir(folder)
     story.check_is(claim + ", and leaves nothing", left, [])
 
 
 def made(story, claim, digest, folder, **params):
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    with Client(story.socket) as client:
-        result = client.call("materialize", {"digest": reapi.text(digest), "name": b"made", **params}, [fd])
-    os.close(fd)
+    result = materialize(story, digest, folder, b"made", **params)
     story.check_is(claim, result["files"], result["files_linked"] + result["files_copied"])
 
 
@@ -73,16 +72,25 @@ def counters(story):
 # ---- link(2) ----
 
 
-def full_index(story):
-    """Without the feature large_dir, ext4 runs out of places for names long before it runs out of blocks."""
-    claim = "a directory that takes no further name is no_space"
-    disk = image.mount_ext4(story, "ext4", 96 * MEGABYTE, "-b", "1024", "-O", "^large_dir", "-N", "4000")
+def start_on_ext4(story, claim, size, *mkfs_options):
+    """A daemon whose store, and a folder `out`, are on an ext4 of their own: where that is; None, and the claim
+    skipped, where there can be none."""
+    disk = image.mount_ext4(story, "ext4-%d" % size, size, *mkfs_options)
     if not disk:
         story.skip(claim, "no ext4 can be mounted here")
-        return
+        return None
     story.store = disk + "/store"
     story.start_daemon()
     os.mkdir(disk + "/out")
+    return disk
+
+
+def full_index(story):
+    """Without the feature large_dir, ext4 runs out of places for names long before it runs out of blocks."""
+    claim = "a directory that takes no further name is no_space"
+    disk = start_on_ext4(story, claim, 96 * MEGABYTE, "-b", "1024", "-O", "^large_dir", "-N", "4000")
+    if not disk:
+        return
     hello = put(story, b"hello")
     names = [b"%0250d" % i for i in range(48000)]
     tree = directory(story, [(name, hello) for name in names])
@@ -97,22 +105,14 @@ def full_index(story):
 def link_attributes(story):
     """EPERM from link(2) falls back: here by an inode that takes no links, as root alone may make them."""
     claim = "an inode that takes no links is copied, and the reason told"
-    disk = image.mount_ext4(story, "attributes", 32 * MEGABYTE)
+    disk = start_on_ext4(story, claim, 32 * MEGABYTE)
     if not disk:
-        story.skip(claim, "no ext4 can be mounted here")
         return
-    story.store = disk + "/store"
-    story.start_daemon()
-    os.mkdir(disk + "/out")
     hello = put(story, b"hello")
     path = "%s/blobs/%s/%s" % (story.store, hello[0][:2], hello[0])
     if image.run("chattr", "+i", path):
-        fd = os.open(disk + "/out", os.O_PATH | os.O_DIRECTORY)
         tree = directory(story, [(b"a", hello), (b"b", hello)])
-        with Client(story.socket) as client:
-            params = {"digest": reapi.text(tree), "name": b"immutable"}
-            result = client.call("materialize", params, [fd])
-        os.close(fd)
+        result = materialize(story, tree, disk + "/out", b"immutable")
         story.check_is(claim, (result["files_copied"], result["fallback_copies"], result["fallback"]),
                        (2, 2, "Operation not permitted"))
         refused(story, "with require_link it fails", "failed_precondition", "Operation not permitted", tree,
@@ -181,10 +181,7 @@ def no_descriptors(story):
             tree, folder)
     story.check_is("the daemon with few of them stops", story.stop_daemon(), 0)
     story.start_daemon()
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    with Client(story.socket) as client:
-        result = client.call("materialize", {"digest": reapi.text(tree), "name": b"deep"}, [fd])
-    os.close(fd)
+    result = materialize(story, tree, folder, b"deep")
     story.check_is("with more of them the tree is made", result["directories"], 601)
     story.check_is("the daemon with many stops", story.stop_daemon(), 0)
 
