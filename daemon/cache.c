@@ -498,6 +498,7 @@ const struct counters *cache_count(struct cache *cache)
 	cache->counters.tags = cache->ready ? tags_n(cache->tags) : 0;
 	cache->counters.leases = leases_n(cache->leases);
 	cache->counters.loop_longest_us = lap_longest_ns() / 1000;
+	cache->counters.loop_longest_cpu_us = lap_longest_cpu_ns() / 1000;
 	cache->counters.constructions_active = nodes_n_under_way(cache->nodes);
 	cache->counters.fetches_active = flights_n(cache->flights);
 	cache->counters.uptime_seconds = (slice_now_ns() - cache->started_ns) / 1000000000u;

@@ -189,12 +189,12 @@ static void serve_writable(struct conn *conn)
 
 static void on_writable(evutil_socket_t sock, short what, void *arg)
 {
-	uint64_t began_ns = lap_now_ns();
+	struct lap lap = lap_begin();
 
 	(void)sock;
 	(void)what;
 	serve_writable(arg);
-	lap_end(began_ns);
+	lap_end(&lap);
 }
 
 /* ---- in ---- */
@@ -385,12 +385,12 @@ static void serve_readable(struct conn *conn)
 
 static void on_readable(evutil_socket_t sock, short what, void *arg)
 {
-	uint64_t began_ns = lap_now_ns();
+	struct lap lap = lap_begin();
 
 	(void)sock;
 	(void)what;
 	serve_readable(arg);
-	lap_end(began_ns);
+	lap_end(&lap);
 }
 
 static void on_again(evutil_socket_t sock, short what, void *arg)

@@ -17,7 +17,7 @@
 #include "common/alloc.h"
 #include "daemon/lap.h"
 
-enum { DONE_SLICE_NS = 500 * 1000 };
+enum { DONE_SLICE_NS = 250 * 1000 };
 
 struct pool_queue {
 	struct pool *pool;
@@ -169,7 +169,7 @@ static void collect_finished(struct pool *pool)
 static void on_finished(evutil_socket_t fd, short what, void *ctx)
 {
 	struct pool *pool = ctx;
-	uint64_t began_ns = lap_now_ns();
+	struct lap lap = lap_begin();
 	struct list *l;
 
 	(void)fd;
@@ -180,13 +180,13 @@ static void on_finished(evutil_socket_t fd, short what, void *ctx)
 
 		job->done(job);
 		atomic_fetch_sub_explicit(&pool->n_jobs, 1, memory_order_relaxed);
-		if (lap_now_ns() >= began_ns + DONE_SLICE_NS)
+		if (lap_now_ns() >= lap.began_ns + DONE_SLICE_NS)
 			break;
 	}
 	/* Not event_active(), which would have us run again before the loop looks at its other events. */
 	if (!list_is_empty(&pool->to_do))
 		kick(pool);
-	lap_end(began_ns);
+	lap_end(&lap);
 }
 
 /* Start what workers can be; all signals are blocked in them. Return: 0, or a negative errno. */

@@ -12,7 +12,7 @@
  * not keep one with a single job waiting. A run() that has worked for a while and finds pool_others_wait()
  * returns JOB_AGAIN and goes to the end of its queue's turn.
  *
- * done() calls run in slices: after half a millisecond the loop is let at its other events.
+ * done() calls run in slices: after a quarter of a millisecond the loop is let at its other events.
  *
  * A pool of one worker is a lane: its jobs run one at a time, in the order submitted within a queue.
  */

@@ -21,7 +21,7 @@ static void schedule(struct slicer *slicer)
 static void on_turn(evutil_socket_t fd, short what, void *arg)
 {
 	struct slicer *slicer = arg;
-	uint64_t began_ns = lap_now_ns();
+	struct lap lap = lap_begin();
 	struct list *l;
 
 	(void)fd;
@@ -32,12 +32,12 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 		if (slice->step(slice) &&
 		    list_is_empty(&slice->link)) /* it may have been started from within */
 			list_append(&slicer->waiting, &slice->link);
-		if (lap_now_ns() >= began_ns + SLICE_NS)
+		if (lap_now_ns() >= lap.began_ns + SLICE_NS)
 			break;
 	}
 	if (!list_is_empty(&slicer->waiting))
 		schedule(slicer);
-	lap_end(began_ns);
+	lap_end(&lap);
 }
 
 struct slicer *slicer_new(struct event_base *base)

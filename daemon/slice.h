@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Slices: long work on the loop, in steps of microseconds, half a millisecond at a time.
+ * Slices: long work on the loop, in steps of microseconds, a quarter of a millisecond at a time.
  *
  * The loop owns every map, so what changes maps must run on it, however much of it there is: interning the
  * Directories of a large tree, taking in the index. Such work is a slice whose step() does a little and says
@@ -25,7 +25,7 @@ struct slice {
 	struct list link; /* private */
 };
 
-enum { SLICE_NS = 500000 }; /* the time that one turn of the loop gives to long work */
+enum { SLICE_NS = 250000 }; /* the time that one turn of the loop gives to long work */
 
 struct slicer *slicer_new(struct event_base *base);
 void slicer_free(struct slicer *slicer); /* slices that still wait are forgotten */

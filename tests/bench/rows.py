@@ -427,8 +427,10 @@ def loop(bench):
     """The daemon that served all rows before this one."""
     counters = bench.counters()
     if counters:
-        longest = counters["loop_longest_us"]
-        yield Row("the loop's longest callback so far", longest, unit="µs", goal="at most 1 ms", met=longest <= 1000)
+        longest = counters["loop_longest_cpu_us"]
+        yield Row("the loop's longest callback so far", longest, unit="µs", goal="at most 1 ms", met=longest <= 1000,
+                  note="of processor time; by the clock, with what others had of its processor: %.1f ms" % (
+                      counters["loop_longest_us"] / 1000))
 
 
 ALL = {function.__name__: function for function in
