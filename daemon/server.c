@@ -28,8 +28,9 @@
 #include "daemon/remove.h"
 
 enum {
-	SPARE_FDS = 256, /* for the daemon itself: folders, SQLite, connections */
-	MANY_FDS = 2048, /* for clients: then as many are left, of which the store may keep some */
+	SPARE_FDS = 256,   /* for the daemon itself: folders, SQLite, connections */
+	MANY_FDS = 2048,   /* for clients: then as many are left, of which the store may keep some */
+	TABLE_FDS = 16384, /* of 8 bytes each */
 	ACCEPTS_A_TURN = 16,
 	LAST_WORDS_MS = 2000, /* how long a stop waits for clients to take their answers */
 };
@@ -322,6 +323,16 @@ static size_t raise_fd_limit(void)
 	return limit.rlim_cur > 3 * SPARE_FDS ? (limit.rlim_cur - SPARE_FDS) / 2 : SPARE_FDS;
 }
 
+/*
+ * A full table of descriptors is replaced by one of twice the size, and in a process with threads the system
+ * then waits until no processor looks at the old one: ten milliseconds, on the loop, whenever messages bring
+ * more descriptors than ever before. So it is made large before there are threads; it never shrinks.
+ */
+static void widen_fd_table(void)
+{
+	disk_close(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, TABLE_FDS - 1));
+}
+
 static struct event *make(struct server *server, evutil_socket_t fd, short what, event_callback_fn callback)
 {
 	struct event *event = event_new(server->base, fd, what, callback, server);
@@ -356,6 +367,8 @@ static int start(struct server *server, struct err *err)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	int r;
 
+	server->conns.max_fds = raise_fd_limit();
+	widen_fd_table();
 	config.n_workers = options->workers ? (size_t)options->workers : (size_t)(cpus > 0 ? cpus : 1) + 2;
 	if ((r = lock_socket(server, err)) < 0 ||
 	    (r = cache_open(&server->cache, server->base, &config, err)) < 0 ||
@@ -372,7 +385,7 @@ static int start(struct server *server, struct err *err)
 	server->conns = (struct conns){
 		.base = server->base,
 		.service = &server->service,
-		.max_fds = raise_fd_limit(),
+		.max_fds = server->conns.max_fds,
 		.changed = on_conns_changed,
 		.ctx = server,
 	};
