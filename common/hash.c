@@ -82,7 +82,7 @@ void hasher_finish(struct hasher *hasher, struct digest *digest)
 	digest->size = hasher->size;
 }
 
-static struct hasher *hasher_of_thread(void)
+struct hasher *hasher_of_thread(void)
 {
 	struct hasher *hasher;
 	int r;

@@ -27,7 +27,10 @@ void hasher_update(struct hasher *hasher, const void *bytes, size_t len);
 /* The digest of all bytes since the beginning; hasher_reset() before the next use. */
 void hasher_finish(struct hasher *hasher, struct digest *digest);
 
-/* The digest of these bytes, by a hasher that this thread keeps for itself. */
+/* The hasher that this thread keeps for itself, begun anew: for one use at a time, within a function. */
+struct hasher *hasher_of_thread(void);
+
+/* The digest of these bytes, by the thread's hasher. */
 void hash_bytes(const void *bytes, size_t len, struct digest *digest);
 
 #endif

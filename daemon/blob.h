@@ -154,7 +154,7 @@ int blob_open(struct blob_store *store, const struct digest *digest, int *fd, st
 int blob_read(struct blob_store *store, const struct digest *digest, size_t max, uint8_t **bytes,
 	      struct err *err);
 
-/* What storing needs from one call to the next: a buffer and a hasher. One thread at a time. */
+/* What storing needs from one call to the next: a buffer, and what it has claimed. One thread at a time. */
 struct blob_writer;
 
 struct blob_writer *blob_writer_new(struct blob_store *store);

@@ -74,7 +74,6 @@ void blob_print_temporary(struct blob_store *store, char name[BLOB_TEMPORARY_SIZ
 
 struct blob_writer {
 	struct blob_store *store; /* borrowed */
-	struct hasher *hasher;
 	uint8_t *buffer;
 
 	/* Until it is settled. */

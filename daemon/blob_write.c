@@ -25,7 +25,6 @@ struct blob_writer *blob_writer_new(struct blob_store *store)
 	struct blob_writer *writer = xcalloc(1, sizeof(*writer));
 
 	writer->store = store;
-	writer->hasher = hasher_new();
 	writer->buffer = xmalloc(BUFFER_SIZE);
 	return writer;
 }
@@ -34,7 +33,6 @@ void blob_writer_free(struct blob_writer *writer)
 {
 	if (!writer)
 		return;
-	hasher_free(writer->hasher);
 	blob_writer_settle(writer);
 	free(writer->claimed);
 	free(writer->buffer);
@@ -124,7 +122,6 @@ struct intake {
 static int store_bytes(const struct intake *in, const void *bytes, size_t len, struct err *err)
 {
 	AUTO_BLOB_DRAFT struct blob_draft draft = { .writer = in->writer, .kind = in->kind, .fd = -1 };
-	struct hasher *hasher = in->writer->hasher;
 	struct digest digest;
 	int r;
 
@@ -132,9 +129,7 @@ static int store_bytes(const struct intake *in, const void *bytes, size_t len, s
 		*in->info = (struct blob_info){ .digest = digest_empty };
 		return BLOB_EXISTS;
 	}
-	hasher_reset(hasher);
-	hasher_update(hasher, bytes, len);
-	hasher_finish(hasher, &digest);
+	hash_bytes(bytes, len, &digest);
 	if ((r = find_known(in->writer, &digest, in->kind, in->info, err)) != 0)
 		return r;
 	if ((r = blob_draft_open(&draft, len, err)) != 0)
@@ -165,6 +160,7 @@ int blob_write(struct blob_writer *writer, const void *bytes, size_t len, enum b
 int blob_stream(struct blob_writer *writer, int from_fd, int to_fd, uint64_t size, struct digest *digest,
 		struct err *err)
 {
+	struct hasher *hasher;
 	uint64_t offset = 0;
 	ssize_t n;
 	int r;
@@ -172,18 +168,18 @@ int blob_stream(struct blob_writer *writer, int from_fd, int to_fd, uint64_t siz
 	/* XFS reserves blocks ahead of a file that grows, by as much again, and counts them as its own. */
 	if (to_fd >= 0 && (r = disk_ftruncate(to_fd, (off_t)size)) < 0)
 		return err_errno(err, r, "writing a blob of %llu bytes", (unsigned long long)size);
-	hasher_reset(writer->hasher);
+	hasher = hasher_of_thread();
 	while ((n = disk_pread(from_fd, writer->buffer, BUFFER_SIZE, (off_t)offset)) > 0) {
 		offset += (uint64_t)n;
 		if (offset > size)
 			return BLOB_SOURCE_CHANGED;
-		hasher_update(writer->hasher, writer->buffer, (size_t)n);
+		hasher_update(hasher, writer->buffer, (size_t)n);
 		if (to_fd >= 0 && (r = disk_write_full(to_fd, writer->buffer, (size_t)n)) < 0)
 			return err_errno(err, r, "writing a blob of %llu bytes", (unsigned long long)size);
 	}
 	if (n < 0)
 		return err_errno(err, (int)n, "reading a file to store it");
-	hasher_finish(writer->hasher, digest);
+	hasher_finish(hasher, digest);
 	return offset == size ? 0 : BLOB_SOURCE_CHANGED;
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writers at rest: blob writers (a buffer and a hasher each) between jobs, so that none is made for each
- * file.
+ * Writers at rest: blob writers (a buffer each) between jobs, so that none is made for each file.
  *
  * A job that stores takes one when it is submitted and its done() gives it back, so there are never more than
  * jobs under way; of those at rest a few are kept. Loop only.
