@@ -72,7 +72,7 @@ struct directory {
 	const struct symlink_node *symlinks;
 	const struct node_properties *properties; /* of the Directory itself, or NULL */
 	uint64_t file_bytes;                      /* sum of the files' sizes; saturates at UINT64_MAX */
-	size_t memory;                            /* bytes that all of this takes */
+	size_t memory;                            /* bytes of the one piece that all of this is */
 };
 
 /**
@@ -90,6 +90,7 @@ struct directory {
 int directory_decode(const void *bytes, size_t len, size_t max_entries, struct directory **directory,
 		     struct err *err);
 
+/* The same as free(). */
 void directory_free(struct directory *directory);
 DEFINE_AUTO(directory);
 

@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "common/alloc.h"
+#include "daemon/discard.h"
 #include "daemon/node_internal.h"
 
 /* ---- the maps ---- */
@@ -258,7 +259,7 @@ struct node *nodes_adopt(struct nodes *nodes, const struct digest *digest, struc
 		node_begin_work(n);
 		node_start_scan(n, directory);
 	} else {
-		nodes_forget(nodes, directory, NULL, NULL, 0);
+		discard(nodes->chores, directory, directory->memory);
 	}
 	return node_get(&n->node);
 }

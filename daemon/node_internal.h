@@ -117,7 +117,5 @@ void node_fall(struct node_inner *n);    /* some pins of a node on the list `dro
 void node_release(struct node_inner *n); /* some of a node on the list `dying` */
 void node_cannot_release(struct node_inner *n, const struct err *err); /* its Directory cannot be read */
 void node_free(struct node_inner *n);                                  /* alone; nothing is released */
-void nodes_forget(struct nodes *nodes, struct directory *directory, struct node **children,
-		  struct edge *edges, size_t n_directories);
 
 #endif

@@ -5,61 +5,13 @@
 
 #include "common/alloc.h"
 #include "common/log.h"
+#include "daemon/discard.h"
 
 enum {
 	RELEASE_STEP = 128, /* entries released between two looks at the clock */
-	/*
-	 * Memory of a size that malloc gives back to the system at once: that takes the system 10 ms for
-	 * 100 MB, so a worker does it.
-	 */
-	LARGE = 1 << 20,
 };
 
 /* ---- contents ---- */
-
-struct forget_job {
-	struct job job;
-	struct directory *directory;
-	struct node **children;
-	struct edge *edges;
-};
-
-static enum job_next forget_run(struct job *job)
-{
-	struct forget_job *forget = CONTAINER_OF(job, struct forget_job, job);
-
-	directory_free(forget->directory);
-	free(forget->children);
-	free(forget->edges);
-	return JOB_DONE;
-}
-
-static void forget_done(struct job *job)
-{
-	free(CONTAINER_OF(job, struct forget_job, job));
-}
-
-void nodes_forget(struct nodes *nodes, struct directory *directory, struct node **children,
-		  struct edge *edges, size_t n_directories)
-{
-	size_t size = (directory ? directory->memory : 0) + n_directories * sizeof(struct edge);
-	struct forget_job *forget;
-
-	if (size < LARGE) {
-		directory_free(directory);
-		free(children);
-		free(edges);
-		return;
-	}
-	forget = xcalloc(1, sizeof(*forget));
-	*forget = (struct forget_job){
-		.job = { .run = forget_run, .done = forget_done },
-		.directory = directory,
-		.children = children,
-		.edges = edges,
-	};
-	pool_submit(nodes->chores, &forget->job);
-}
 
 /* What they take, as counted in nodes->memory. */
 static size_t memory_of(const struct directory *d)
@@ -81,7 +33,8 @@ static void drop_contents(struct node_inner *n)
 	if (!d)
 		return;
 	n->nodes->memory -= memory_of(d);
-	nodes_forget(n->nodes, d, children, NULL, d->n_directories);
+	discard(n->nodes->chores, children, d->n_directories * sizeof(*children));
+	discard(n->nodes->chores, d, d->memory);
 }
 
 /* ---- falling asleep ---- */

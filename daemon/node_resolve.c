@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "common/alloc.h"
+#include "daemon/discard.h"
 
 enum {
 	SCAN_STEP = 128,       /* entries looked up between two looks at the clock */
@@ -109,7 +110,7 @@ void node_settle(struct nodes *nodes, struct node_work *work)
 		list_append(&nodes->settled, &work->link);
 		return;
 	}
-	nodes_forget(nodes, NULL, NULL, work->edges, work->n_edges);
+	discard(nodes->chores, work->edges, work->n_edges * sizeof(*work->edges));
 	free(work->failure);
 	free(work);
 	nodes->n_working--;

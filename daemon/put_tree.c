@@ -7,6 +7,7 @@
 
 #include "common/alloc.h"
 #include "common/hash.h"
+#include "daemon/discard.h"
 
 enum {
 	STORE_JOB_MAX = 64,  /* Directories a worker stores before it looks at other requests */
@@ -66,7 +67,8 @@ static void forget_made(struct commit *commit, size_t i)
 	struct made *made = &commit->made[i];
 
 	free(made->bytes);
-	directory_free(made->directory);
+	if (made->directory)
+		discard(commit->put->cache->chores, made->directory, made->directory->memory);
 	node_put(commit->nodes[i]);
 	if (made->held)
 		put_release_blob(commit->put, &made->digest, made->stored == 0);
@@ -75,15 +77,17 @@ static void forget_made(struct commit *commit, size_t i)
 static bool forget_step(struct slice *slice)
 {
 	struct commit *commit = CONTAINER_OF(slice, struct commit, forget);
+	struct cache *cache = commit->put->cache;
+	size_t n = commit->put->directories.n;
 
 	for (unsigned i = 0; i < FORGET_STEP && commit->n; i++)
 		forget_made(commit, --commit->n);
 	if (commit->n)
 		return true;
-	commit->put->cache->n_ending--;
+	discard(cache->chores, commit->made, n * sizeof(*commit->made));
+	discard(cache->chores, commit->nodes, n * sizeof(struct node *));
+	cache->n_ending--;
 	put_release(commit->put);
-	free(commit->made);
-	free(commit->nodes);
 	free(commit->tag);
 	free(commit);
 	return false;
