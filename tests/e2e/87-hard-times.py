@@ -4,6 +4,7 @@
 
 import hashlib
 import os
+import resource
 import shutil
 import sqlite3
 import struct
@@ -130,14 +131,22 @@ def stopped_while_starting(story):
 # ---- asked too much ----
 
 
-def peak_kib(story):
+def status_of(story, name):
     with open("/proc/%d/status" % story.daemon.pid) as status:
-        return int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+        return int(next(line for line in status if line.startswith(name + ":")).split()[1])
+
+
+def peak_kib(story):
+    return status_of(story, "VmHWM")
 
 
 def much_is_missing(story, client):
     names = {b"f%06d" % i: reapi.digest_of(b"missing %d" % i) for i in range(N_MISSING)}
     root = put_blob(client, directory_of(names))
+    story.check(
+        "the table of descriptors is large before any client asks (or the limit is small)",
+        status_of(story, "FDSize") >= min(16384, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+    )
     before = peak_kib(story)
     try:
         client.call("materialize", {"digest": root, "path": os.fsencode(story.dir + "/much")})
