@@ -26,7 +26,7 @@ struct sizes {
 };
 
 enum phase {
-	NEXT,
+	NEXT,      /* begin a tree; the first when all have been read: what each needs is not known before */
 	WAITING,   /* for the tree's nodes */
 	REACHING,  /* finding all blobs of the tree, */
 	RELEASING, /* and those that nobody else holds */
@@ -182,6 +182,10 @@ static void on_cancel(struct request *request)
 	struct listing *listing = request->ctx;
 
 	listing->cancelled = true;
+	if (listing->phase != NEXT)
+		return;
+	list_remove(&listing->slice.link); /* perhaps it waits for trees to be read */
+	slice_start(request->cache->slicer, &listing->slice);
 }
 
 void trees_start(struct request *request)
@@ -208,7 +212,7 @@ void trees_start(struct request *request)
 	request->cancel = on_cancel;
 	slice_init(&listing->slice, listing_step);
 	if (params.sizes)
-		slice_start(request->cache->slicer, &listing->slice);
+		trees_start_when_read(request->cache->trees, &listing->slice);
 	else
 		end(listing);
 }

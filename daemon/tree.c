@@ -333,6 +333,7 @@ struct trees *trees_new(const struct trees_parts *parts)
 	list_init(&trees->dirty);
 	list_init(&trees->cold);
 	list_init(&trees->parked);
+	list_init(&trees->readers);
 	list_init(&trees->leaving);
 	slice_init(&trees->dozing, trees_doze);
 	slice_init(&trees->warming, trees_warm_step);

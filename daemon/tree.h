@@ -28,6 +28,7 @@
 #include "daemon/node.h"
 
 struct event_base;
+struct slice;
 struct trees;
 
 /* Limits of what is cached and materialized, checked before anything is made. */
@@ -108,6 +109,9 @@ void trees_warm(struct trees *trees);
  * nothing may be evicted.
  */
 bool trees_may_evict(const struct trees *trees);
+
+/* Start a slice once all cached trees have been read, or the daemon stops; now, where that is so. */
+void trees_start_when_read(struct trees *trees, struct slice *slice);
 
 /* Warm no more trees, and evict none: the daemon stops. */
 void trees_stop_warming(struct trees *trees);

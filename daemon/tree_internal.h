@@ -29,6 +29,7 @@ struct trees {
 	struct list order, awake, dirty, cold;
 	struct list leaving; /* out of the map, their rows not yet gone; by `order` */
 	struct list parked;  /* requests that wait for warming to end */
+	struct list readers; /* slices that do */
 	size_t n_warming;
 	bool warmed, stopping;
 	struct slice dozing;  /* puts trees to sleep while nodes take more memory than they may */

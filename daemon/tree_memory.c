@@ -128,6 +128,16 @@ static void warm_one(struct trees *trees)
 	node_wait(node, &tree->warming);
 }
 
+static bool start_one_waiting(struct trees *trees)
+{
+	struct list *l = list_pop(&trees->readers);
+
+	if (!l)
+		return trees_unpark_one(trees);
+	slice_start(trees->parts.slicer, LIST_ENTRY(l, struct slice, link));
+	return true;
+}
+
 bool trees_warm_step(struct slice *slice)
 {
 	struct trees *trees = CONTAINER_OF(slice, struct trees, warming);
@@ -135,9 +145,15 @@ bool trees_warm_step(struct slice *slice)
 	if (may_warm(trees))
 		warm_one(trees);
 	trees->warmed |= !trees->n_warming && list_is_empty(&trees->cold);
+	return trees->warmed ? start_one_waiting(trees) : may_warm(trees);
+}
+
+void trees_start_when_read(struct trees *trees, struct slice *slice)
+{
 	if (trees->warmed)
-		return trees_unpark_one(trees);
-	return may_warm(trees);
+		slice_start(trees->parts.slicer, slice);
+	else
+		list_append(&trees->readers, &slice->link);
 }
 
 void trees_warm(struct trees *trees)
