@@ -330,7 +330,11 @@ static size_t raise_fd_limit(void)
  */
 static void widen_fd_table(void)
 {
-	disk_close(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, TABLE_FDS - 1));
+	int fd = -1;
+
+	for (int size = TABLE_FDS; fd < 0 && size > SPARE_FDS; size /= 2) /* the limit may be lower */
+		fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, size - 1);
+	disk_close(fd);
 }
 
 static struct event *make(struct server *server, evutil_socket_t fd, short what, event_callback_fn callback)
