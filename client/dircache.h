@@ -365,6 +365,44 @@ struct dircache_gc {
 enum dircache_code dircache_gc(struct dircache *dc, const struct dircache_gc_options *options,
 			       struct dircache_gc *gc, struct dircache_error *error);
 
+/* ---- what is wrong in the store ---- */
+
+struct dircache_verify_options { /* zero: the default of each */
+	bool repair;             /* put right what is wrong */
+	uint64_t rate;           /* bytes a second that may be read; 0: no limit */
+	dircache_progress_fn progress;
+	void *data; /* for progress */
+};
+
+struct dircache_fault {
+	const char *kind;   /* a word of the protocol (docs/PROTOCOL.md): `bytes`, `no_file`, `tree`, ... */
+	const char *digest; /* of the blob or tree, or what a tag names; may be NULL */
+	const char *name;   /* the path below the store's folder, or the tag; may be NULL */
+	const char *expected, *found; /* for people */
+	bool repaired;
+	const char *repair; /* what was done, or why nothing could be; NULL without options->repair */
+};
+
+struct dircache_verify {
+	const struct dircache_fault *faults;
+	size_t n_faults; /* of those that are named: up to 1,000 */
+	uint64_t faults_total, repaired_total;
+	uint64_t files, bytes; /* files of the store that were hashed */
+	uint64_t trees, tags;  /* that were looked at */
+};
+
+/**
+ * Compare the store with what it should be: every file is hashed again; files, index, cached trees and tags
+ * are compared with each other. The daemon serves meanwhile. For the daemon's user and root; one at a time.
+ *
+ * @options  may be NULL
+ * @verify   out, may be NULL
+ *
+ * Faults are no failure of the call.
+ */
+enum dircache_code dircache_verify(struct dircache *dc, const struct dircache_verify_options *options,
+				   struct dircache_verify *verify, struct dircache_error *error);
+
 #ifdef __cplusplus
 }
 #endif

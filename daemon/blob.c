@@ -54,6 +54,11 @@ void blob_print_temporary(struct blob_store *store, char name[BLOB_TEMPORARY_SIZ
 	(void)snprintf(name, BLOB_TEMPORARY_SIZE, "%016" PRIx64 ".%" PRIx64, store->run, n);
 }
 
+const char *blob_kind_folder(enum blob_kind kind)
+{
+	return kind_names[kind];
+}
+
 /* ---- opening ---- */
 
 /* Make a folder if it is missing. The umask may take bits of the mode away, so it is set again. */

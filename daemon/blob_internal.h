@@ -66,11 +66,16 @@ int blob_check_bytes(struct blob_store *store, int fd, const struct digest *dige
 /* Make the fan-out folder of a name; it may be there. Return: 0, or a negative errno. */
 int blob_make_fanout(struct blob_store *store, enum blob_kind kind, const struct blob_name *name);
 
+/* The name of a kind's folder in STORE. */
+const char *blob_kind_folder(enum blob_kind kind);
+
 /* A name in tmp/ that nobody else has. */
 enum { BLOB_TEMPORARY_SIZE = 16 + 1 + 16 + 1 };
 void blob_print_temporary(struct blob_store *store, char name[BLOB_TEMPORARY_SIZE]);
 
 /* ---- writers ---- */
+
+enum { BLOB_BUFFER_SIZE = 256 * 1024 }; /* stays in the processor's cache while it is read, hashed, written */
 
 struct blob_writer {
 	struct blob_store *store; /* borrowed */

@@ -12,7 +12,6 @@
 #include "daemon/disk.h"
 
 enum {
-	BUFFER_SIZE = 256 * 1024, /* stays in the processor's cache while it is read, hashed and written */
 	SMALL_MAX = 128 * 1024,   /* files up to this size are read whole before anything is decided */
 	N_ATTEMPTS = 3,           /* at a file that changes */
 	WRITE_NS_MIN = 250000000, /* what a single write(2) may last, */
@@ -25,7 +24,7 @@ struct blob_writer *blob_writer_new(struct blob_store *store)
 	struct blob_writer *writer = xcalloc(1, sizeof(*writer));
 
 	writer->store = store;
-	writer->buffer = xmalloc(BUFFER_SIZE);
+	writer->buffer = xmalloc(BLOB_BUFFER_SIZE);
 	return writer;
 }
 
@@ -169,7 +168,7 @@ int blob_stream(struct blob_writer *writer, int from_fd, int to_fd, uint64_t siz
 	if (to_fd >= 0 && (r = disk_ftruncate(to_fd, (off_t)size)) < 0)
 		return err_errno(err, r, "writing a blob of %llu bytes", (unsigned long long)size);
 	hasher = hasher_of_thread();
-	while ((n = disk_pread(from_fd, writer->buffer, BUFFER_SIZE, (off_t)offset)) > 0) {
+	while ((n = disk_pread(from_fd, writer->buffer, BLOB_BUFFER_SIZE, (off_t)offset)) > 0) {
 		offset += (uint64_t)n;
 		if (offset > size)
 			return BLOB_SOURCE_CHANGED;

@@ -390,9 +390,10 @@ void cache_stop(struct cache *cache)
 
 bool cache_busy(const struct cache *cache)
 {
-	return cache->loading || cache->n_ending || (cache->ready && trees_busy(cache->trees)) ||
-	       nodes_busy(cache->nodes) || flights_n(cache->flights) || evict_is_busy(cache->evict) ||
-	       syncer_is_busy(cache->syncer) || pool_n_jobs(cache->pool) || index_n_pending(cache->index) ||
+	return cache->loading || cache->n_ending || cache->verify ||
+	       (cache->ready && trees_busy(cache->trees)) || nodes_busy(cache->nodes) ||
+	       flights_n(cache->flights) || evict_is_busy(cache->evict) || syncer_is_busy(cache->syncer) ||
+	       pool_n_jobs(cache->pool) || index_n_pending(cache->index) ||
 	       (cache->recovery && !recovery_is_done(cache->recovery));
 }
 

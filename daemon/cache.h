@@ -41,6 +41,7 @@
 #include "daemon/writers.h"
 
 struct event_base;
+struct verify;
 
 struct cache_config {
 	const char *store; /* the folder; made when missing */
@@ -80,7 +81,8 @@ struct cache {
 	struct recovery *recovery; /* NULL until the index is read */
 	struct counters counters;
 	uint64_t started_ns;
-	size_t n_ending; /* puts that are being forgotten */
+	size_t n_ending;       /* puts that are being forgotten */
+	struct verify *verify; /* the one that is under way, or NULL */
 	bool ready;
 	bool stopping;  /* begin nothing in the background */
 	bool was_clean; /* the last stop */

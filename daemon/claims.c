@@ -14,6 +14,7 @@ enum verdict { NONE, CONDEMNED, ACQUITTED, LEAVING, GONE };
 struct claim {
 	struct digest digest; /* first: by this it is found */
 	size_t n;             /* who relies on it, or waits to */
+	uint64_t n_ever;      /* the same, with those who gave it up; while it is in the map */
 	enum verdict verdict;
 };
 
@@ -84,6 +85,7 @@ void claims_take(struct claims *claims, const struct digest *digest)
 
 	lock(claims);
 	claim = find_or_add(claims, digest);
+	claim->n_ever++;
 	claim->n++; /* from here on it stays in the map, also while we wait */
 	if (claim->verdict == CONDEMNED)
 		claim->verdict = ACQUITTED;
@@ -155,6 +157,29 @@ void claims_settle(struct claims *claims, const struct digest *digest)
 	claim->verdict = NONE;
 	forget_if_idle(claims, claim);
 	unlock(claims);
+}
+
+bool claims_has(struct claims *claims, const struct digest *digest)
+{
+	bool has;
+
+	lock(claims);
+	has = map_find(&claims->map, digest);
+	unlock(claims);
+	return has;
+}
+
+bool claims_is_sole(struct claims *claims, const struct digest *digest)
+{
+	const struct claim *claim;
+	bool is_sole;
+
+	lock(claims);
+	claim = map_find(&claims->map, digest);
+	assert(claim && claim->n);
+	is_sole = claim->n_ever == 1;
+	unlock(claims);
+	return is_sole;
 }
 
 size_t claims_n(struct claims *claims)

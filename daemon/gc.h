@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The methods about what the cache holds and how much disk that takes: `gc`, which evicts on demand, and
- * `trees`, which lists cached trees (docs/PROTOCOL.md). Loop only.
+ * The methods about what the cache holds and how much disk that takes: `gc`, which evicts on demand, `trees`,
+ * which lists cached trees, and `verify`, which compares the store with what it should be
+ * (docs/PROTOCOL.md). Loop only.
  */
 #ifndef DIRCACHE_DAEMON_GC_H
 #define DIRCACHE_DAEMON_GC_H
@@ -10,5 +11,6 @@
 
 void gc_start(struct request *request);
 void trees_start(struct request *request);
+void verify_start(struct request *request);
 
 #endif

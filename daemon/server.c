@@ -51,6 +51,7 @@ static const struct method methods[] = {
 	{ "stats", stats_start, true },
 	{ "trees", trees_start, false },
 	{ "gc", gc_start, false },
+	{ "verify", verify_start, false },
 	{ "cancel", cancel_start, true },
 	{ "stop", stop_start, true },
 	{ NULL, NULL, false },

@@ -277,19 +277,29 @@ static bool is_of_earlier_process(const struct staging *staging, const char *nam
 	       strcmp(name, staging->run) != 0;
 }
 
+/* A stream over STORE/staging, or NULL with *r and err. */
+static DIR *open_stream(struct staging *staging, int *r, struct err *err)
+{
+	int fd = disk_openat(staging->fd, ".", O_RDONLY | O_DIRECTORY, 0);
+	DIR *dir = NULL;
+
+	*r = fd;
+	if (fd >= 0)
+		dir = disk_fdopendir(fd, r);
+	if (!dir)
+		(void)err_errno(err, *r, "reading the folder 'staging' in the store");
+	return dir;
+}
+
 int staging_sweep(struct staging *staging, size_t *n_deleted, struct err *err)
 {
-	int first = 0, r = 0;
-	int fd = disk_openat(staging->fd, ".", O_RDONLY | O_DIRECTORY, 0);
+	int first = 0, r;
 	struct dirent *entry;
-	DIR *dir;
+	DIR *dir = open_stream(staging, &r, err);
 
 	*n_deleted = 0;
-	if (fd < 0)
-		return err_errno(err, fd, "reading the folder 'staging' in the store");
-	dir = disk_fdopendir(fd, &r);
 	if (!dir)
-		return err_errno(err, r, "reading the folder 'staging' in the store");
+		return r;
 	while ((entry = disk_readdir(dir, &r))) {
 		int swept = 0;
 
@@ -299,4 +309,20 @@ int staging_sweep(struct staging *staging, size_t *n_deleted, struct err *err)
 	}
 	disk_closedir(dir);
 	return first ? first : r;
+}
+
+int staging_left(struct staging *staging, void (*found)(void *ctx, const char *name), void *ctx,
+		 struct err *err)
+{
+	struct dirent *entry;
+	int r;
+	DIR *dir = open_stream(staging, &r, err);
+
+	if (!dir)
+		return r;
+	while ((entry = disk_readdir(dir, &r)))
+		if (strcmp(entry->d_name, staging->run) != 0)
+			found(ctx, entry->d_name);
+	disk_closedir(dir);
+	return r < 0 ? err_errno(err, r, "reading the folder 'staging' in the store") : 0;
 }

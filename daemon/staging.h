@@ -57,4 +57,12 @@ void staging_end(struct staging *staging, const char *hidden);
  */
 int staging_sweep(struct staging *staging, size_t *n_deleted, struct err *err);
 
+/**
+ * Call back for each file of records that earlier processes left and that a sweep could not clear.
+ *
+ * Return: 0, or a negative errno.
+ */
+int staging_left(struct staging *staging, void (*found)(void *ctx, const char *name), void *ctx,
+		 struct err *err);
+
 #endif

@@ -37,7 +37,8 @@ struct tags {
 	struct tag *items; /* ascending by name */
 	size_t n, capacity;
 	struct list committed; /* changes that are in the index and not in the file */
-	bool saving;
+	struct list comparisons;
+	bool saving; /* or comparing: somebody is at the file */
 };
 
 /* Replace STORE/tags: one at a time, each for all changes that had come by then. */
@@ -67,6 +68,23 @@ struct change {
 	void *ctx;
 };
 
+/* Look whether STORE/tags is what it should be, while nobody writes it. */
+struct comparison {
+	struct job job;
+	struct list link;
+
+	/* In. */
+	struct save_job save; /* what should be there; it is run to mend */
+	bool mend;
+
+	/* Out. */
+	int r;
+
+	struct tags *tags;
+	tags_done *done;
+	void *ctx;
+};
+
 static void change_end(struct change *change, int r, const struct err *err)
 {
 	change->done(change->ctx, r, err);
@@ -80,6 +98,7 @@ struct tags *tags_new(struct pool *pool, struct index *index, int store_fd)
 
 	tags->queue = pool_queue_new(pool);
 	list_init(&tags->committed);
+	list_init(&tags->comparisons);
 	map_init(&tags->pins);
 	tags->index = index;
 	tags->store_fd = store_fd;
@@ -235,16 +254,19 @@ static int replace_file(const struct save_job *save)
 	return r < 0 ? r : disk_renameat2(save->store_fd, "tags.new", save->store_fd, "tags", 0);
 }
 
-static enum job_next save_run(struct job *job)
+static void save_file(struct save_job *save)
 {
-	struct save_job *save = CONTAINER_OF(job, struct save_job, job);
-
 	save->r = replace_file(save);
 	/* A tag that is deleted lets eviction make room. */
 	if (reserve_is_for(save->r) && reserve_give_up(save->store_fd))
 		save->r = replace_file(save);
 	if (save->r < 0)
 		err_errno(&save->err, save->r, "writing the file 'tags' in the store");
+}
+
+static enum job_next save_run(struct job *job)
+{
+	save_file(CONTAINER_OF(job, struct save_job, job));
 	return JOB_DONE;
 }
 
@@ -278,23 +300,37 @@ static void read_line(struct tags *tags, char *line)
 	(void)tags_load(tags, &tag);
 }
 
-int tags_read_back(struct tags *tags, struct err *err)
+/*
+ * @text  out: terminated, the caller's; empty when there is no such file
+ *
+ * Return: 0, or a negative errno.
+ */
+static int read_file(int store_fd, char **text, size_t *len, struct err *err)
 {
-	AUTO_CLOSE int fd = disk_openat(tags->store_fd, "tags", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-	AUTO_FREE char *text = NULL;
-	struct stat st;
+	AUTO_CLOSE int fd = disk_openat(store_fd, "tags", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	struct stat st = { 0 };
 	int r = fd;
 
 	if (r == -ENOENT)
-		return 0;
-	if (r >= 0 && (r = disk_fstat(fd, &st)) == 0 && (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX))
+		r = 0;
+	else if (r >= 0 && (r = disk_fstat(fd, &st)) == 0 && (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX))
 		r = -EFBIG;
+	*len = (size_t)st.st_size;
 	if (r == 0) {
-		text = xcalloc(1, (size_t)st.st_size + 1);
-		r = disk_read_full(fd, text, (size_t)st.st_size, 0);
+		*text = xcalloc(1, *len + 1);
+		r = *len ? disk_read_full(fd, *text, *len, 0) : 0;
 	}
+	return r < 0 ? err_errno(err, r, "reading the file 'tags' in the store") : 0;
+}
+
+int tags_read_back(struct tags *tags, struct err *err)
+{
+	AUTO_FREE char *text = NULL;
+	size_t len;
+	int r = read_file(tags->store_fd, &text, &len, err);
+
 	if (r < 0)
-		return err_errno(err, r, "reading the file 'tags' in the store");
+		return r;
 	for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 		read_line(tags, line);
 	return 0;
@@ -312,7 +348,7 @@ void tags_keep(struct tags *tags)
 	index_submit(tags->index, batch, NULL, NULL);
 }
 
-static void save(struct tags *tags);
+static void attend_to_file(struct tags *tags);
 
 static void save_done(struct job *job)
 {
@@ -325,8 +361,7 @@ static void save_done(struct job *job)
 	free(saved->text);
 	free(saved);
 	tags->saving = false;
-	if (!list_is_empty(&tags->committed))
-		save(tags);
+	attend_to_file(tags);
 }
 
 static void save(struct tags *tags)
@@ -345,6 +380,73 @@ static void save(struct tags *tags)
 	pool_submit(tags->queue, &job->job);
 }
 
+/* ---- is it as it should be? ---- */
+
+static enum job_next comparison_run(struct job *job)
+{
+	struct comparison *c = CONTAINER_OF(job, struct comparison, job);
+	AUTO_FREE char *text = NULL;
+	size_t len;
+
+	c->r = read_file(c->save.store_fd, &text, &len, &c->save.err);
+	if (c->r == 0 && len == c->save.len && memcmp(text, c->save.text, len) == 0)
+		return JOB_DONE;
+	if (c->mend) { /* also what cannot be read makes way */
+		err_clear(&c->save.err);
+		save_file(&c->save);
+		c->r = c->save.r;
+	}
+	c->r = c->r < 0 ? c->r : TAGS_DIFFERED;
+	return JOB_DONE;
+}
+
+static void comparison_done(struct job *job)
+{
+	struct comparison *c = CONTAINER_OF(job, struct comparison, job);
+
+	c->tags->saving = false;
+	attend_to_file(c->tags);
+	c->done(c->ctx, c->r, &c->save.err);
+	free(c->save.text);
+	free(c);
+}
+
+static void compare(struct comparison *c)
+{
+	struct tags *tags = c->tags;
+
+	c->job = (struct job){ .run = comparison_run, .done = comparison_done };
+	c->save.store_fd = tags->store_fd;
+	c->save.text = print(tags, &c->save.len);
+	tags->saving = true;
+	pool_submit(tags->queue, &c->job);
+}
+
+/* Somebody has left the file: write what has come, and when it is all there, compare. */
+static void attend_to_file(struct tags *tags)
+{
+	struct list *l;
+
+	if (tags->saving)
+		return;
+	if (!list_is_empty(&tags->committed))
+		save(tags);
+	else if ((l = list_pop(&tags->comparisons)))
+		compare(LIST_ENTRY(l, struct comparison, link));
+}
+
+void tags_compare_file(struct tags *tags, bool mend, tags_done *done, void *ctx)
+{
+	struct comparison *c = xcalloc(1, sizeof(*c));
+
+	c->tags = tags;
+	c->mend = mend;
+	c->done = done;
+	c->ctx = ctx;
+	list_append(&tags->comparisons, &c->link);
+	attend_to_file(tags);
+}
+
 static void on_committed(void *ctx, int r, const struct err *err)
 {
 	struct change *change = ctx;
@@ -361,8 +463,7 @@ static void on_committed(void *ctx, int r, const struct err *err)
 					       .digest = change->tag.digest,
 					       .uid = change->tag.uid });
 	list_append(&tags->committed, &change->link);
-	if (!tags->saving)
-		save(tags);
+	attend_to_file(tags);
 }
 
 static struct change *change_new(struct tags *tags, const char *name, tags_done *done, void *ctx)

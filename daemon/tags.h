@@ -65,6 +65,16 @@ void tags_set(struct tags *tags, const struct index_tag *tag, tags_done *done, v
 /* Take a name away. Return: 0 (done will be called), or -ENOENT. */
 int tags_delete(struct tags *tags, const char *name, size_t len, tags_done *done, void *ctx);
 
+enum { TAGS_DIFFERED = 1 };
+
+/**
+ * Compare STORE/tags with the tags.
+ *
+ * @mend  write it anew where it is another
+ * @done  with r: 0, TAGS_DIFFERED, or a negative errno with err (it cannot be read, or not be written)
+ */
+void tags_compare_file(struct tags *tags, bool mend, tags_done *done, void *ctx);
+
 /* Is this digest named by a tag? */
 bool tags_pin(const struct tags *tags, const struct digest *digest);
 

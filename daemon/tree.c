@@ -386,6 +386,20 @@ size_t trees_n(const struct trees *trees)
 	return trees->map.n;
 }
 
+size_t trees_end(const struct trees *trees)
+{
+	return map_end(&trees->map);
+}
+
+bool trees_at(const struct trees *trees, size_t position, struct digest *digest)
+{
+	const struct tree *tree = position < trees_end(trees) ? map_slot(&trees->map, position) : NULL;
+
+	if (tree)
+		*digest = tree->digest;
+	return tree;
+}
+
 size_t trees_list(const struct trees *trees, size_t offset, struct index_tree *rows, size_t max)
 {
 	size_t n = 0;

@@ -133,6 +133,10 @@ void trees_flush(struct trees *trees);
  */
 size_t trees_list(const struct trees *trees, size_t offset, struct index_tree *rows, size_t max);
 
+/* Visit all cached trees between two positions (0 to trees_end()), in no order. Return: is there one? */
+size_t trees_end(const struct trees *trees);
+bool trees_at(const struct trees *trees, size_t position, struct digest *digest);
+
 /**
  * Keep a cached tree from eviction: it is in use, or leased. Counted.
  *
@@ -142,6 +146,9 @@ bool trees_hold(struct trees *trees, const struct digest *digest);
 
 /* Give a hold of trees_hold() back. */
 void trees_unhold(struct trees *trees, const struct digest *digest);
+
+/* Is it cached, and held by nobody: may it be evicted? */
+bool trees_may_go(const struct trees *trees, const struct digest *digest);
 
 struct tree_victim {
 	struct digest digest;

@@ -34,6 +34,13 @@ void trees_unhold(struct trees *trees, const struct digest *digest)
 	tree->holds--;
 }
 
+bool trees_may_go(const struct trees *trees, const struct digest *digest)
+{
+	const struct tree *tree = tree_find(trees, digest);
+
+	return tree && !tree->holds && trees_may_evict(trees);
+}
+
 bool trees_oldest(const struct trees *trees, bool (*skip)(void *ctx, const struct digest *digest), void *ctx,
 		  struct tree_victim *victim)
 {

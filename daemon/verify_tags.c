@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "common/alloc.h"
+#include "daemon/verify_internal.h"
+
+/* ---- tags that name nothing ---- */
+
+static bool is_here(const struct verify *verify, const struct digest *digest)
+{
+	const struct catalog_entry *entry = catalog_find(verify->cache->catalog, digest);
+
+	return digest_is_empty(digest) || (entry && entry->digest.size == digest->size);
+}
+
+static void on_deleted(void *ctx, int r, const struct err *err)
+{
+	struct verify *verify = ctx;
+
+	verify_fault_end(verify, r == 0, r < 0 ? err->text : "deleted");
+}
+
+static void report(struct verify *verify, const struct index_tag *tag)
+{
+	struct tags *tags = verify->cache->tags;
+
+	verify_fault_set(verify, VERIFY_TAG, &tag->digest, xstrdup(tag->name), xstrdup("a blob or a tree"),
+			 xstrdup("nothing of that digest"));
+	if (!verify->call->repair)
+		verify_fault_end(verify, false, NULL);
+	else if (tags_delete(tags, tag->name, strlen(tag->name), on_deleted, verify) < 0)
+		verify_fault_end(verify, true, "gone by now");
+}
+
+/* ---- the file ---- */
+
+static void on_compared(void *ctx, int r, const struct err *err)
+{
+	struct verify *verify = ctx;
+	bool repair = verify->call->repair;
+
+	if (r == 0) {
+		verify_go_on(verify);
+		return;
+	}
+	verify_fault_set(verify, VERIFY_TAGS_FILE, NULL, xstrdup("tags"), xstrdup("the tags of the index"),
+			 r < 0 ? xstrdup(err->text) : xstrdup("something else"));
+	verify_fault_end(verify, repair && r > 0, !repair ? NULL : r < 0 ? err->text : "written anew");
+}
+
+enum verify_next verify_tags_next(struct verify *verify)
+{
+	struct tags *tags = verify->cache->tags;
+
+	for (unsigned i = 0; i < VERIFY_STEP && verify->next_tag < tags_n(tags); i++) {
+		struct index_tag tag = tags_at(tags, verify->next_tag++);
+
+		verify->call->tags++;
+		if (is_here(verify, &tag.digest))
+			continue;
+		verify->next_tag -= verify->call->repair; /* the next one will be in its place */
+		report(verify, &tag);
+		return VERIFY_BUSY;
+	}
+	if (verify->next_tag < tags_n(tags))
+		return VERIFY_MORE;
+	if (verify->compared)
+		return VERIFY_OVER;
+	verify->compared = true;
+	tags_compare_file(tags, verify->call->repair, on_compared, verify);
+	return VERIFY_BUSY;
+}
