@@ -14,6 +14,7 @@
 #include "common/hash.h"
 #include "daemon/blob_internal.h"
 #include "daemon/disk.h"
+#include "daemon/rmtree.h"
 
 enum { COPY_STEP = 16 << 20 }; /* bytes copied between two looks whether to go on */
 
@@ -224,7 +225,7 @@ int blob_store_clean(struct blob_store *store, struct err *err)
 		return r;
 	while ((entry = disk_readdir(dir, &r)))
 		if (strncmp(entry->d_name, ours, strlen(ours)) != 0)
-			(void)disk_unlinkat(store->tmp_fd, entry->d_name, 0);
+			(void)rmtree(store->tmp_fd, entry->d_name, NULL);
 	disk_closedir(dir);
 	return r < 0 ? err_errno(err, r, "reading the store's folder 'tmp'") : 0;
 }

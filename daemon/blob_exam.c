@@ -186,30 +186,20 @@ int blob_mend_folder(struct blob_store *store, enum blob_kind kind, const char *
 	return fd < 0 ? fd : disk_fchmod(fd, BLOB_FOLDER_MODE);
 }
 
-/* A draft of this run is in use, and always a file. */
-static bool is_litter(const struct blob_store *store, const char *name)
-{
-	char ours[BLOB_TEMPORARY_SIZE];
-	struct stat st;
-
-	(void)snprintf(ours, sizeof(ours), "%016" PRIx64 ".", store->run);
-	if (strncmp(name, ours, strlen(ours)) != 0)
-		return true;
-	return disk_fstatat(store->tmp_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
-}
-
 int blob_list_litter(struct blob_store *store, void (*found)(void *ctx, const char *name), void *ctx,
 		     struct err *err)
 {
 	int r, fd = disk_openat(store->tmp_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+	char ours[BLOB_TEMPORARY_SIZE];
 	struct dirent *entry;
 	DIR *dir = NULL;
 
+	(void)snprintf(ours, sizeof(ours), "%016" PRIx64 ".", store->run);
 	r = fd;
 	if (fd >= 0)
 		dir = disk_fdopendir(fd, &r);
 	while (dir && (entry = disk_readdir(dir, &r)))
-		if (is_litter(store, entry->d_name))
+		if (strncmp(entry->d_name, ours, strlen(ours)) != 0)
 			found(ctx, entry->d_name);
 	disk_closedir(dir);
 	return r < 0 ? err_errno(err, r, "reading the store's folder 'tmp'") : 0;

@@ -93,8 +93,7 @@ enum { BLOB_FOLDER_MODE = 0711 };
 int blob_mend_folder(struct blob_store *store, enum blob_kind kind, const char *name);
 
 /**
- * Call back for every name in tmp/ that is nobody's: left by an earlier run, or no file. Return: 0, or a
- * negative errno.
+ * Call back for every name in tmp/ that an earlier run left. Return: 0, or a negative errno.
  */
 int blob_list_litter(struct blob_store *store, void (*found)(void *ctx, const char *name), void *ctx,
 		     struct err *err);

@@ -7,6 +7,7 @@
 
 #include "daemon/blob_internal.h"
 #include "daemon/disk.h"
+#include "daemon/rmtree.h"
 
 /* What blob_renew() was asked, and has found. */
 struct renewal {
@@ -100,8 +101,7 @@ static int take_out(const struct renewal *renewal, enum blob_kind kind, const st
 		(void)disk_renameat2(store->tmp_fd, away, store->kind_fds[kind], name.text, 0);
 		return 0;
 	}
-	if (disk_unlinkat(store->tmp_fd, away, 0) == -EISDIR)
-		(void)disk_unlinkat(store->tmp_fd, away, AT_REMOVEDIR);
+	(void)rmtree(store->tmp_fd, away, NULL); /* a folder may have had its name */
 	++*renewal->n_changed;
 	return 0;
 }

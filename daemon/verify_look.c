@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/verify_internal.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
 #include "common/alloc.h"
-#include "daemon/verify_internal.h"
 
 enum {
 	TURN_NS = 2000000,           /* of a worker: then others may want it */

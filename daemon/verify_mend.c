@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/alloc.h"
 #include "daemon/verify_internal.h"
+
+#include "common/alloc.h"
 
 enum { BLOCK = 512 }; /* the unit of st_blocks: stat(2) */
 

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/verify_internal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -6,7 +8,6 @@
 #include "common/alloc.h"
 #include "daemon/disk.h"
 #include "daemon/rmtree.h"
-#include "daemon/verify_internal.h"
 
 void verify_name_add(struct verify *verify, enum verify_kind kind, char *path, char *expected, char *found)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/verify_internal.h"
+
 #include <string.h>
 
 #include "common/alloc.h"
-#include "daemon/verify_internal.h"
 
 /* ---- tags that name nothing ---- */
 

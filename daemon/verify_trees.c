@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/verify_internal.h"
+
 #include <errno.h>
 
 #include "common/alloc.h"
 #include "common/directory.h"
-#include "daemon/verify_internal.h"
 
 /*
  * Directories are read from the store and looked through here, not by way of nodes: those remember what once

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/verify_internal.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #include "common/alloc.h"
-#include "daemon/verify_internal.h"
 
 const char *verify_type_text(mode_t mode)
 {
