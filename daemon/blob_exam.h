@@ -3,9 +3,8 @@
  * Exams: the files of the store as they are, whatever they are, for `verify` (verify.h). Other functions of
  * blob.h stop at the first difference; these say what it is. Nothing is changed.
  *
- * A file is hashed in steps, so that a worker can let others go first, in the buffer of a writer, and by a hasher that goes
- * with the exam from one worker to the next.
- * Workers only.
+ * A file is hashed in steps, so that a worker can let others go first, in the buffer of a writer, and by a
+ * hasher that goes with the exam from one worker to the next. Workers only.
  */
 #ifndef DIRCACHE_DAEMON_BLOB_EXAM_H
 #define DIRCACHE_DAEMON_BLOB_EXAM_H
