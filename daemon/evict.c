@@ -156,7 +156,7 @@ static uint64_t gc_wants(struct evict *evict)
 			return UINT64_MAX;
 		if (gc->goal > gc->bytes + leaving && !evict->stopping)
 			return gc->goal - gc->bytes - leaving;
-		if (leaving || evict->tree_state != TREE_NONE)
+		if (leaving || evict_party_is_leaving(evict))
 			return 0; /* what is on its way out is to be in its sums */
 		end_gc(gc);
 	}

@@ -2,13 +2,14 @@
 /*
  * Evict: what goes when the store is too large, and in which order.
  *
- * One clock orders cached trees and the blobs that nobody holds: the least recently used goes first. What is
- * in use, leased or tagged stays. A tree goes whole: its row in the index is dropped and committed, its nodes
- * give back their holds in slices, and the blobs that nobody else holds are next in line. A blob is unlinked
- * by a worker, a batch of them at a time, against claims (claims.h). So no cached tree ever lacks a blob.
+ * One clock orders cached trees and the blobs that nobody holds: the least recently used goes first. What
+ * is in use, leased or tagged stays. A tree goes whole: its row in the index is dropped and committed, its
+ * nodes give back their holds in slices, and the blobs that nobody else holds are next in line. Trees that
+ * would all go, one after the other, go in a party: with one commit. A blob is unlinked by a worker, a
+ * batch of them at a time, against claims (claims.h). So no cached tree ever lacks a blob.
  *
  *     choose the oldest ---- a blob: condemn ---> batch ---> worker: unlink ---> settle, drop its row
- *              ^    `------- a tree: trees_evict() ---> its blobs lose their last holds ----.
+ *              ^    `------- trees: their rows ---> their blobs lose their last holds ------.
  *              `----------------------------------------------------------------------------'
  *
  * A *run* does that in slices, for as long as somebody wants room:

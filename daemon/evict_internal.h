@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of evict: what evict.c (who wants room), evict_run.c (what goes), evict_batch.c (unlinking) and
- * evict_rehearsal.c (dry runs) share. */
+/* The inside of evict: what evict.c (who wants room), evict_run.c (what goes), evict_party.c (trees),
+ * evict_batch.c (unlinking) and evict_rehearsal.c (dry runs) share. */
 #ifndef DIRCACHE_DAEMON_EVICT_INTERNAL_H
 #define DIRCACHE_DAEMON_EVICT_INTERNAL_H
 
@@ -21,16 +21,8 @@ struct evict_sums {
 	uint64_t n_trees, n_blobs, bytes;
 };
 
-/* The tree that is on its way out. */
-enum evict_tree_state {
-	TREE_NONE,
-	TREE_LEAVES,   /* its row is being dropped */
-	TREE_RELEASES, /* its nodes give back their holds */
-	TREE_STAYS,    /* its row could not be dropped */
-};
-
+struct evict_party;
 struct evict_pins;
-struct evict_probe;
 struct evict_rehearsal;
 
 struct evict {
@@ -66,13 +58,8 @@ struct evict {
 	struct candidates candidates;
 	bool walked;               /* the candidates were looked for, */
 	uint64_t n_gone_then;      /* ... and so many trees and blobs were gone then */
-	uint64_t oldest_used;      /* no tree that may go was used before this */
-	struct map passed;         /* struct digest: trees that are left alone until the run ends */
-	struct evict_probe *probe; /* of a tree, under way */
-	struct digest probed;      /* the tree that was found to free something */
-	enum evict_tree_state tree_state;
-	struct tree_victim victim; /* whose state that is */
-	uint64_t released;         /* bytes of the blobs that it gave back so far */
+	struct tree_walk walk;     /* over the trees: those before it stay, or have joined the party */
+	struct evict_party *party; /* trees that go together, or are gathered for that; or NULL */
 	struct evict_batch *batch; /* being gathered */
 	size_t n_batches;          /* with workers */
 	uint64_t leaving;          /* bytes of the blobs in batches */
@@ -109,16 +96,28 @@ void evict_retry_soon(struct evict *evict);
 /* Is it known by now what the cached trees and tags hold? Not when the daemon stops. */
 bool evict_may_choose(const struct evict *evict);
 
-/* Leave a tree alone for the rest of the run. */
-void evict_pass_over(struct evict *evict, const struct digest *digest);
+/* ---- evict_party.c ---- */
 
-/* ---- evict_probe.c: would evicting a tree free anything, or is all that only it holds linked elsewhere?
- * ---- */
+enum evict_next {
+	EVICT_CHOOSE, /* there is no party, or another tree may join it */
+	EVICT_GO_ON,
+	EVICT_WAIT, /* the run is kicked when it goes on */
+};
 
-void evict_probe_start(struct evict *evict, const struct tree_victim *victim);
+/* The tree that the walk is at joins the party, or is passed over, when it was looked into. */
+void evict_party_add(struct evict *evict, const struct tree_victim *victim, bool must_free);
 
-/* Go on. Return: is more to be done now? When it ends, the tree was passed over, or it is evict->probed. */
-bool evict_probe_step(struct evict *evict);
+/* Nothing else joins the party: it goes. */
+void evict_party_send(struct evict *evict);
+
+/* Go on with what the party is at. */
+enum evict_next evict_party_step(struct evict *evict, const struct evict_goal *goal);
+
+/* Is it beyond recall? */
+bool evict_party_is_leaving(const struct evict *evict);
+
+/* A blob lost its last hold. */
+void evict_party_unheld(struct evict *evict, const struct catalog_entry *entry);
 
 /* ---- evict_pins.c ---- */
 

@@ -14,7 +14,8 @@ struct evict_rehearsal {
 	struct candidates candidates; /* that nobody holds */
 	struct candidates released;   /* that nobody would hold */
 	struct forecast *forecast;
-	struct map gone; /* struct digest: trees that are evicted in the forecast, or cannot be read */
+	struct tree_walk walk;
+	uint64_t until; /* trees that were used since it began stay */
 	struct tree_victim victim;
 	struct tree_request request;
 	struct node *node;   /* of the tree that goes, a reference; or NULL */
@@ -33,9 +34,7 @@ static void end(struct evict_rehearsal *rehearsal)
 	struct evict *evict = rehearsal->evict;
 	struct evict_gc *gc = rehearsal->gc;
 
-	for (size_t i = 0; i < map_end(&rehearsal->gone); i++)
-		free(map_slot(&rehearsal->gone, i));
-	map_fini(&rehearsal->gone);
+	tree_walk_end(&rehearsal->walk);
 	candidates_fini(&rehearsal->candidates);
 	candidates_fini(&rehearsal->released);
 	forecast_free(rehearsal->forecast);
@@ -49,11 +48,11 @@ static void end(struct evict_rehearsal *rehearsal)
 
 /* ---- a tree goes ---- */
 
-static bool skips(void *ctx, const struct digest *digest)
+static bool is_tagged(void *ctx, const struct digest *digest)
 {
 	const struct evict_rehearsal *rehearsal = ctx;
 
-	return tags_pin(rehearsal->evict->parts.tags, digest) || map_find(&rehearsal->gone, digest);
+	return tags_pin(rehearsal->evict->parts.tags, digest);
 }
 
 static void on_found(void *ctx, const struct catalog_entry *entry)
@@ -78,13 +77,10 @@ static void on_tree(struct tree_request *request, int r)
 
 static void take_tree(struct evict_rehearsal *rehearsal, const struct tree_victim *victim)
 {
-	struct digest *gone = xmalloc(sizeof(*gone));
-
-	*gone = victim->digest;
-	map_add(&rehearsal->gone, gone);
+	(void)tree_walk_skip(&rehearsal->walk, 1);
 	rehearsal->victim = *victim;
 	rehearsal->given_back = 0;
-	if (!victim->node) { /* it could not be read, so it holds nothing */
+	if (!victim->is_known) { /* it could not be read, so it holds nothing */
 		evict_list_tree(rehearsal->gc, &victim->digest, victim->used, 0);
 		return;
 	}
@@ -124,13 +120,16 @@ static bool is_done(const struct evict_rehearsal *rehearsal)
 static bool choose(struct evict_rehearsal *rehearsal)
 {
 	struct candidates *of = &rehearsal->candidates;
+	enum tree_found found = TREE_NONE;
 	struct tree_victim victim;
 
+	if (!rehearsal->gc->unheld_only)
+		found = tree_walk_find(&rehearsal->walk, is_tagged, rehearsal, &victim);
+	if (found == TREE_LOOK_ON)
+		return true;
 	if (candidates_bound(&rehearsal->released) < candidates_bound(of))
 		of = &rehearsal->released;
-	if (!rehearsal->gc->unheld_only &&
-	    trees_oldest(rehearsal->evict->parts.trees, skips, rehearsal, &victim) &&
-	    victim.used < candidates_bound(of)) {
+	if (found == TREE_FOUND && victim.used < candidates_bound(of) && victim.used < rehearsal->until) {
 		take_tree(rehearsal, &victim);
 	} else if (candidates_first(of)) {
 		take_blob(rehearsal, &candidates_first(of)->digest);
@@ -178,7 +177,8 @@ void evict_rehearse(struct evict *evict)
 	rehearsal->evict = evict;
 	rehearsal->gc = gc;
 	rehearsal->forecast = forecast_new(evict->parts.catalog, FORECAST_RELEASE);
-	map_init(&rehearsal->gone);
+	rehearsal->until = catalog_tick(evict->parts.catalog);
+	tree_walk_begin(evict->parts.trees, &rehearsal->walk, false);
 	candidates_find(&rehearsal->candidates, evict->parts.catalog, false);
 	slice_init(&rehearsal->slice, rehearsal_step);
 	evict->rehearsal = rehearsal;

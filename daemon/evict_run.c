@@ -11,62 +11,13 @@ enum { STALE_A_STEP = 64 };
 
 static const struct timeval retry_interval = { .tv_usec = 1000 };
 
-/* ---- a tree goes ---- */
+/* ---- choosing ---- */
 
-static bool skips(void *ctx, const struct digest *digest)
+static bool is_tagged(void *ctx, const struct digest *digest)
 {
 	const struct evict *evict = ctx;
 
-	return tags_pin(evict->parts.tags, digest) || map_find(&evict->passed, digest);
-}
-
-void evict_pass_over(struct evict *evict, const struct digest *digest)
-{
-	struct digest *passed = xmalloc(sizeof(*passed));
-
-	*passed = *digest;
-	map_add(&evict->passed, passed);
-}
-
-static void forget_passed(struct evict *evict)
-{
-	for (size_t i = 0; i < map_end(&evict->passed); i++)
-		free(map_slot(&evict->passed, i));
-	map_fini(&evict->passed);
-	map_init(&evict->passed);
-}
-
-/* Its row is gone; its nodes give back their holds from now on. */
-static void on_tree_evicted(void *ctx, int r, const struct err *err)
-{
-	struct evict *evict = ctx;
-
-	if (r < 0) {
-		log_warning("evicting tree %s: %s", DIGEST_TEXT(&evict->victim.digest), err->text);
-		evict_pass_over(evict, &evict->victim.digest);
-	}
-	evict->tree_state = r < 0 ? TREE_STAYS : TREE_RELEASES;
-	evict_run_kick(evict);
-}
-
-static void take_tree(struct evict *evict, const struct tree_victim *victim)
-{
-	evict_batch_send(evict);
-	evict->victim = *victim;
-	evict->released = 0;
-	evict->tree_state = TREE_LEAVES;
-	trees_evict(evict->parts.trees, &evict->victim.digest, on_tree_evicted, evict);
-}
-
-/* All that it held is given back. */
-static void end_tree(struct evict *evict)
-{
-	struct evict_gc *gc = evict_first_gc(evict);
-
-	evict->sums.n_trees++;
-	evict->parts.counters->evicted_trees++;
-	if (gc)
-		evict_list_tree(gc, &evict->victim.digest, evict->victim.used, evict->released);
+	return tags_pin(evict->parts.tags, digest);
 }
 
 static void on_unheld(void *ctx, const struct catalog_entry *entry)
@@ -76,11 +27,8 @@ static void on_unheld(void *ctx, const struct catalog_entry *entry)
 	if (!evict->running)
 		return;
 	candidates_add(&evict->candidates, &entry->digest, entry->used);
-	if (evict->tree_state == TREE_RELEASES || evict->tree_state == TREE_LEAVES)
-		evict->released += catalog_allocated(entry);
+	evict_party_unheld(evict, entry);
 }
-
-/* ---- choosing ---- */
 
 /* Is the first candidate still one? Some that were used since go back to their place. */
 static bool drop_stale(struct evict *evict)
@@ -121,46 +69,34 @@ static bool walk_again(struct evict *evict)
 		return false;
 	candidates_find(&evict->candidates, evict->parts.catalog,
 			evict->walked && n_gone == evict->n_gone_then);
+	tree_walk_rewind(&evict->walk);
 	evict->walked = true;
 	evict->n_gone_then = n_gone;
 	return true;
 }
 
-static bool choose_tree(struct evict *evict, const struct tree_victim *victim, bool must_free)
-{
-	if (must_free && !digest_equal(&evict->probed, &victim->digest))
-		evict_probe_start(evict, victim);
-	else
-		take_tree(evict, victim);
-	return evict->probe;
-}
-
-/*
- * The least recently used tree that may go, if it is older than a time of use. What was found is remembered:
- * no tree before it may go, so none is looked for on behalf of each blob that is older, however many stay.
- */
-static bool oldest_tree(struct evict *evict, uint64_t than, struct tree_victim *victim)
-{
-	bool found;
-
-	if (evict->oldest_used >= than)
-		return false;
-	found = trees_oldest(evict->parts.trees, skips, evict, victim);
-	evict->oldest_used = found ? victim->used : UINT64_MAX - 1; /* without a blob it is looked again */
-	return found && victim->used < than;
-}
-
 /* The least recently used of all goes. Return: is more to be done now? */
 static bool choose(struct evict *evict, const struct evict_goal *goal)
 {
+	enum tree_found found = TREE_NONE;
 	const struct candidate *blob;
 	struct tree_victim victim;
 
 	if (drop_stale(evict))
 		return true;
 	blob = candidates_first(&evict->candidates);
-	if (goal->trees && oldest_tree(evict, candidates_bound(&evict->candidates), &victim))
-		return choose_tree(evict, &victim, goal->must_free);
+	if (goal->trees)
+		found = tree_walk_find(&evict->walk, is_tagged, evict, &victim);
+	if (found == TREE_LOOK_ON)
+		return true;
+	if (found == TREE_FOUND && victim.used < candidates_bound(&evict->candidates)) {
+		evict_party_add(evict, &victim, goal->must_free);
+		return true;
+	}
+	if (evict->party) {
+		evict_party_send(evict);
+		return true;
+	}
 	if (blob) {
 		take_blob(evict, blob, goal->must_free);
 		return true;
@@ -179,9 +115,9 @@ static void begin(struct evict *evict)
 {
 	evict->running = true;
 	evict->measured = false;
-	evict->oldest_used = 0;
 	evict->began_ns = slice_now_ns();
 	evict->sums = (struct evict_sums){ 0 };
+	tree_walk_begin(evict->parts.trees, &evict->walk, false);
 	(void)walk_again(evict);
 }
 
@@ -192,7 +128,7 @@ static void end(struct evict *evict)
 	evict->running = evict->walked = false;
 	evict->in_background = false;
 	candidates_fini(&evict->candidates);
-	forget_passed(evict);
+	tree_walk_end(&evict->walk);
 	if (!sums->n_trees && !sums->n_blobs)
 		return;
 	log_info("evicted %ju trees and %ju blobs, %s, within %ju ms: the store takes %s",
@@ -210,28 +146,6 @@ void evict_retry_soon(struct evict *evict)
 bool evict_may_choose(const struct evict *evict)
 {
 	return evict->started && !evict->pins && trees_may_evict(evict->parts.trees);
-}
-
-/* Is the tree that goes still on its way? */
-static bool tree_is_leaving(struct evict *evict)
-{
-	switch (evict->tree_state) {
-	case TREE_NONE:
-		return false;
-	case TREE_LEAVES:
-		return true;
-	case TREE_RELEASES:
-		if (nodes_releasing(evict->parts.nodes)) {
-			evict_retry_soon(evict);
-			return true;
-		}
-		end_tree(evict);
-		break;
-	case TREE_STAYS:
-		break;
-	}
-	evict->tree_state = TREE_NONE;
-	return false;
 }
 
 /* Nothing more is to be chosen: when all that was is gone, the run ends. */
@@ -265,14 +179,14 @@ static bool run_step(struct slice *slice)
 {
 	struct evict *evict = CONTAINER_OF(slice, struct evict, slice);
 	struct evict_goal goal;
+	enum evict_next next;
 
 	if (!evict->started || evict->pins)
 		return false;
-	if (evict->probe)
-		return evict_probe_step(evict);
-	if (tree_is_leaving(evict))
-		return false;
 	goal = evict_goal(evict);
+	next = evict_party_step(evict, &goal);
+	if (next != EVICT_CHOOSE)
+		return next == EVICT_GO_ON;
 	if (!evict->running && !goal.bytes) {
 		evict->in_background = false;
 		return false;
@@ -297,6 +211,15 @@ void evict_run_kick(struct evict *evict)
 	slice_start(evict->parts.slicer, &evict->slice);
 }
 
+/* What a tree of the party held is given back. */
+static void on_released(void *ctx)
+{
+	struct evict *evict = ctx;
+
+	if (evict->party)
+		evict_run_kick(evict);
+}
+
 static void on_retry(evutil_socket_t fd, short what, void *evict)
 {
 	(void)fd;
@@ -308,18 +231,17 @@ static void on_retry(evutil_socket_t fd, short what, void *evict)
 void evict_run_init(struct evict *evict)
 {
 	slice_init(&evict->slice, run_step);
-	map_init(&evict->passed);
 	evict->retry = evtimer_new(evict->parts.base, on_retry, evict);
 	if (!evict->retry)
 		abort();
 	catalog_watch(evict->parts.catalog, on_unheld, evict);
+	nodes_watch(evict->parts.nodes, on_released, evict);
 }
 
 void evict_run_fini(struct evict *evict)
 {
 	event_free(evict->retry);
 	candidates_fini(&evict->candidates);
-	forget_passed(evict);
-	map_fini(&evict->passed);
+	tree_walk_end(&evict->walk);
 	list_remove(&evict->slice.link);
 }

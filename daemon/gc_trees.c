@@ -7,6 +7,8 @@
 enum {
 	PAGE_MAX = 4096,
 	SIZED_PAGE_MAX = 256, /* where each is looked into */
+	SKIP_STEP = 512,      /* trees before the page passed over between two looks at the clock, */
+	ROW_STEP = 32,        /* trees listed, or written into the answer */
 };
 
 struct trees_params {
@@ -26,10 +28,13 @@ struct sizes {
 };
 
 enum phase {
-	NEXT,      /* begin a tree; the first when all have been read: what each needs is not known before */
+	SKIPPING, /* what is before the page; when all have been read: what each needs is not known before */
+	LISTING,
+	NEXT,      /* begin a tree */
 	WAITING,   /* for the tree's nodes */
 	REACHING,  /* finding all blobs of the tree, */
 	RELEASING, /* and those that nobody else holds */
+	ANSWERING,
 };
 
 /* A page of cached trees, and on its way through them one at a time. */
@@ -38,7 +43,9 @@ struct listing {
 	struct trees_params params;
 	struct index_tree *rows;
 	struct sizes *sizes;
-	size_t n, at;
+	struct tree_walk walk;
+	size_t n_skipped, n, at;
+	struct wire_out *out;
 	bool more, cancelled;
 	enum phase phase;
 	struct tree_request tree;
@@ -63,33 +70,81 @@ static void put_tree(struct wire_out *out, const struct index_tree *row, const s
 	}
 }
 
-static void answer(struct listing *listing)
+/* Begin with the answer. */
+static void begin_answer(struct listing *listing)
 {
-	struct request *request = listing->request;
-	struct wire_out *out = request_reply(request);
-
-	wire_map(out, 2);
-	wire_text(out, "trees");
-	wire_array(out, listing->n);
-	for (size_t i = 0; i < listing->n; i++)
-		put_tree(out, &listing->rows[i], &listing->sizes[i]);
-	wire_put_bool(out, "more", listing->more);
-	request_send(request);
+	listing->phase = ANSWERING;
+	listing->at = 0;
+	listing->out = request_reply(listing->request);
+	wire_map(listing->out, 2);
+	wire_text(listing->out, "trees");
+	wire_array(listing->out, listing->n);
 }
 
-static void end(struct listing *listing)
+static void listing_free(struct listing *listing)
 {
-	struct err err = { 0 };
-
-	if (listing->cancelled) {
-		err_set(&err, ERR_CANCELLED, "trees: cancelled");
-		request_fail(listing->request, &err);
-	} else {
-		answer(listing);
-	}
+	tree_walk_end(&listing->walk);
 	free(listing->rows);
 	free(listing->sizes);
 	free(listing);
+}
+
+/* Return: is more left to be done? */
+static bool answer_on(struct listing *listing)
+{
+	for (unsigned i = 0; i < ROW_STEP && listing->at < listing->n; i++, listing->at++)
+		put_tree(listing->out, &listing->rows[listing->at], &listing->sizes[listing->at]);
+	if (listing->at < listing->n)
+		return true;
+	wire_put_bool(listing->out, "more", listing->more);
+	request_send(listing->request);
+	listing_free(listing);
+	return false;
+}
+
+static void fail(struct listing *listing)
+{
+	struct err err = { 0 };
+
+	err_set(&err, ERR_CANCELLED, "trees: cancelled");
+	request_fail(listing->request, &err);
+	listing_free(listing);
+}
+
+/* ---- the page ---- */
+
+static void end_page(struct listing *listing)
+{
+	listing->more = tree_walk_skip(&listing->walk, 1);
+	tree_walk_end(&listing->walk);
+	if (listing->params.sizes)
+		listing->phase = NEXT;
+	else
+		begin_answer(listing);
+}
+
+static void skip_on(struct listing *listing)
+{
+	uint64_t left = listing->params.offset - listing->n_skipped;
+	size_t most = left < SKIP_STEP ? left : SKIP_STEP;
+	size_t n = tree_walk_skip(&listing->walk, most);
+
+	listing->n_skipped += n;
+	if (n < most)
+		end_page(listing);
+	else if (listing->n_skipped == listing->params.offset)
+		listing->phase = LISTING;
+}
+
+static void list_on(struct listing *listing)
+{
+	size_t left = listing->params.limit - listing->n;
+	size_t most = left < ROW_STEP ? left : ROW_STEP;
+	size_t n = tree_walk_list(&listing->walk, &listing->rows[listing->n], most);
+
+	listing->n += n;
+	if (n < most || n == left)
+		end_page(listing);
 }
 
 /* ---- one tree after the other ---- */
@@ -134,47 +189,67 @@ static void on_tree(struct tree_request *tree, int r)
 }
 
 /* One that was evicted since has no sizes either. */
-static bool begin_tree(struct listing *listing)
+static void begin_tree(struct listing *listing)
 {
 	struct trees *trees = listing->request->cache->trees;
 	const struct digest *digest = &listing->rows[listing->at].digest;
 
 	if (!trees_hold(trees, digest)) {
 		listing->at++;
-		return true;
+		return;
 	}
 	listing->phase = WAITING;
 	listing->tree.done = on_tree;
 	tree_get(trees, digest, TREE_FOR_LOOK, &listing->tree);
-	return true;
+}
+
+static void step(struct listing *listing)
+{
+	switch (listing->phase) {
+	case SKIPPING:
+		skip_on(listing);
+		break;
+	case LISTING:
+		list_on(listing);
+		break;
+	case NEXT:
+		if (listing->at < listing->n)
+			begin_tree(listing);
+		else
+			begin_answer(listing);
+		break;
+	case REACHING:
+		if (!forecast_step(listing->forecast))
+			begin_forecast(listing, RELEASING);
+		break;
+	case RELEASING:
+		if (!forecast_step(listing->forecast)) {
+			listing->sizes[listing->at].known = true;
+			end_tree(listing);
+		}
+		break;
+	case WAITING:
+	case ANSWERING:
+		break;
+	}
 }
 
 static bool listing_step(struct slice *slice)
 {
 	struct listing *listing = CONTAINER_OF(slice, struct listing, slice);
 
-	switch (listing->phase) {
-	case NEXT:
-		if (!listing->cancelled && listing->at < listing->n)
-			return begin_tree(listing);
-		end(listing);
+	if (listing->phase == ANSWERING)
+		return answer_on(listing);
+	if (listing->phase == WAITING)
 		return false;
-	case WAITING:
-		return false;
-	case REACHING:
-		if (!listing->cancelled && !forecast_step(listing->forecast))
-			begin_forecast(listing, RELEASING);
-		break;
-	case RELEASING:
-		if (!listing->cancelled && !forecast_step(listing->forecast)) {
-			listing->sizes[listing->at].known = true;
-			end_tree(listing);
-		}
-		break;
+	if (!listing->cancelled) {
+		step(listing);
+		return true;
 	}
-	if (listing->cancelled && listing->node)
+	if (listing->node)
 		end_tree(listing);
-	return true;
+	fail(listing);
+	return false;
 }
 
 static void on_cancel(struct request *request)
@@ -206,13 +281,12 @@ void trees_start(struct request *request)
 	listing->params = params;
 	listing->rows = xcalloc(params.limit + 1, sizeof(*listing->rows));
 	listing->sizes = xcalloc(params.limit + 1, sizeof(*listing->sizes));
-	listing->n = trees_list(request->cache->trees, params.offset, listing->rows, params.limit);
-	listing->more = params.offset < trees_n(request->cache->trees) - listing->n;
+	tree_walk_begin(request->cache->trees, &listing->walk, true);
 	request->ctx = listing;
 	request->cancel = on_cancel;
 	slice_init(&listing->slice, listing_step);
 	if (params.sizes)
 		trees_start_when_read(request->cache->trees, &listing->slice);
 	else
-		end(listing);
+		slice_start(request->cache->slicer, &listing->slice);
 }

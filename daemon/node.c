@@ -174,13 +174,30 @@ static void give_back(struct nodes *nodes)
 	nodes_dispatch_unread(nodes);
 }
 
+static void tell_watcher(struct nodes *nodes)
+{
+	bool is_releasing = nodes_releasing(nodes);
+
+	if (nodes->was_releasing && !is_releasing && nodes->released)
+		nodes->released(nodes->released_ctx);
+	nodes->was_releasing = is_releasing;
+}
+
+void nodes_watch(struct nodes *nodes, void (*released)(void *ctx), void *ctx)
+{
+	nodes->released = released;
+	nodes->released_ctx = ctx;
+}
+
 /* Of both a little, so that neither a large tree's coming nor another's going keeps the other waiting. */
 static bool nodes_step(struct slice *slice)
 {
 	struct nodes *nodes = CONTAINER_OF(slice, struct nodes, slice);
 
+	nodes->was_releasing |= nodes_releasing(nodes);
 	give_back(nodes);
 	advance(nodes);
+	tell_watcher(nodes);
 	return !list_is_empty(&nodes->drowsy) || !list_is_empty(&nodes->dying) ||
 	       !list_is_empty(&nodes->settled) || nodes_may_scan(nodes);
 }

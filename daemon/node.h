@@ -157,4 +157,7 @@ bool nodes_dozing(const struct nodes *nodes);
 /* Are there nodes without references whose holds are not all released yet? */
 bool nodes_releasing(const struct nodes *nodes);
 
+/* Be told when there are none any more. One watcher. */
+void nodes_watch(struct nodes *nodes, void (*released)(void *ctx), void *ctx);
+
 #endif

@@ -80,6 +80,9 @@ struct nodes {
 	size_t n_blobs;      /* blobs waited for */
 	size_t n_references; /* given out, to others than nodes */
 	uint64_t memory;     /* of contents */
+	void (*released)(void *ctx);
+	void *released_ctx;
+	bool was_releasing; /* at the end of the last step: the watcher is to be told when it is not */
 };
 
 static inline struct node_inner *node_inner(const struct node *node)

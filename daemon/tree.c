@@ -21,7 +21,7 @@ const struct tree_limits tree_default_limits = {
 
 /* ---- the index's rows ---- */
 
-static struct index_tree row_of(const struct tree *tree)
+struct index_tree tree_row(const struct tree *tree)
 {
 	return (struct index_tree){
 		.digest = tree->digest,
@@ -45,7 +45,7 @@ void trees_flush(struct trees *trees)
 	batch = index_batch_new();
 	while ((l = list_pop(&trees->dirty))) {
 		struct tree *tree = LIST_ENTRY(l, struct tree, dirty);
-		struct index_tree row = row_of(tree);
+		struct index_tree row = tree_row(tree);
 
 		if (tree->stored)
 			index_batch_touch_tree(batch, &row.digest, row.used, row.hits);
@@ -93,7 +93,7 @@ static struct tree *tree_new(struct trees *trees, const struct digest *digest)
 void tree_free(struct tree *tree)
 {
 	map_remove(&tree->trees->map, &tree->digest);
-	list_remove(&tree->order);
+	tree_leave_order(tree);
 	list_remove(&tree->awake);
 	list_remove(&tree->dirty);
 	list_remove(&tree->cold);
@@ -111,7 +111,7 @@ struct tree *tree_find(const struct trees *trees, const struct digest *digest)
 static void touch(struct tree *tree)
 {
 	tree->used = catalog_tick(tree->trees->parts.catalog);
-	list_remove(&tree->order);
+	tree_leave_order(tree);
 	list_append(tree->trees->order.next, &tree->order); /* before the first: the new first */
 	list_remove(&tree->awake);
 	list_append(tree->trees->awake.next, &tree->awake);
@@ -334,7 +334,8 @@ struct trees *trees_new(const struct trees_parts *parts)
 	list_init(&trees->cold);
 	list_init(&trees->parked);
 	list_init(&trees->readers);
-	list_init(&trees->leaving);
+	list_init(&trees->gone);
+	list_init(&trees->walks);
 	slice_init(&trees->dozing, trees_doze);
 	slice_init(&trees->warming, trees_warm_step);
 	trees->flush_timer = evtimer_new(parts->base, on_flush_timer, trees);
@@ -349,7 +350,8 @@ void trees_free(struct trees *trees)
 
 	if (!trees)
 		return;
-	assert(list_is_empty(&trees->parked) && list_is_empty(&trees->leaving));
+	assert(list_is_empty(&trees->parked) && list_is_empty(&trees->walks));
+	assert(!trees->n_leaving && list_is_empty(&trees->gone));
 	while ((l = list_pop(&trees->order))) {
 		struct tree *tree = LIST_ENTRY(l, struct tree, order);
 
@@ -398,20 +400,4 @@ bool trees_at(const struct trees *trees, size_t position, struct digest *digest)
 	if (tree)
 		*digest = tree->digest;
 	return tree;
-}
-
-size_t trees_list(const struct trees *trees, size_t offset, struct index_tree *rows, size_t max)
-{
-	size_t n = 0;
-
-	list_for_each (l, &trees->order) {
-		if (offset) {
-			offset--;
-			continue;
-		}
-		if (n == max)
-			break;
-		rows[n++] = row_of(LIST_ENTRY(l, struct tree, order));
-	}
-	return n;
 }

@@ -124,14 +124,30 @@ size_t trees_n(const struct trees *trees);
 /* Write times of use to the index now, as is done every 250 ms. */
 void trees_flush(struct trees *trees);
 
-/**
- * List the cached trees, the last used first.
- *
- * @offset  skip so many
- *
- * Return: the number of rows written, at most max.
+/*
+ * A walk over the cached trees in the order of their use, in steps: it goes on from where it is, whatever
+ * happens to the trees meanwhile. One that is used comes to the young end, and so may be met again, or not.
  */
-size_t trees_list(const struct trees *trees, size_t offset, struct index_tree *rows, size_t max);
+struct tree_walk {
+	/* Private. */
+	struct trees *trees;
+	struct list *at; /* the next one, in the order; or its head, at the end */
+	bool youngest_first;
+	uint64_t number;
+	struct list link;
+};
+
+void tree_walk_begin(struct trees *trees, struct tree_walk *walk, bool youngest_first);
+void tree_walk_end(struct tree_walk *walk); /* it was begun, or is all zero */
+
+/* Go back to the beginning. */
+void tree_walk_rewind(struct tree_walk *walk);
+
+/* List the next trees. Return: the number of rows written: fewer than max at the end. */
+size_t tree_walk_list(struct tree_walk *walk, struct index_tree *rows, size_t max);
+
+/* Pass over the next trees. Return: how many: fewer than n at the end. */
+size_t tree_walk_skip(struct tree_walk *walk, size_t n);
 
 /* Visit all cached trees between two positions (0 to trees_end()), in no order. Return: is there one? */
 size_t trees_end(const struct trees *trees);
@@ -153,28 +169,47 @@ bool trees_may_go(const struct trees *trees, const struct digest *digest);
 struct tree_victim {
 	struct digest digest;
 	uint64_t used;
-	struct node *node; /* borrowed until the loop runs on; NULL when it could not be read since the start,
-			      but was in use then */
+	uint64_t n_entries; /* files and Directories, with repetitions */
+	bool is_known;      /* what it holds is; not when it could not be read since the start, but was in
+			       use then */
 };
 
-/**
- * Find the cached tree that was not used for the longest time.
- *
- * @skip  is this one to be passed over? Held trees are anyway. Time is linear in what is passed over: tags,
- *        leases and requests have limits
- *
- * Return: is there one?
- */
-bool trees_oldest(const struct trees *trees, bool (*skip)(void *ctx, const struct digest *digest), void *ctx,
-		  struct tree_victim *victim);
+enum tree_found { TREE_FOUND, TREE_NONE, TREE_LOOK_ON };
 
 /**
- * Evict a tree that is cached and not held. It is out of the cache at once; then its row is dropped, and when
- * that is committed its node is put, so that its blobs lose their holds (see nodes_releasing()).
+ * Find the next tree that may be evicted, from where a walk is: one that is not held, skipped or passed over.
+ * The walk stays there: the same is found again until tree_walk_skip().
  *
- * @done  on the loop, after that; r < 0 with err when the row could not be dropped: the tree is cached again
+ * @walk  from the oldest on
+ * @skip  is this one to stay?
+ *
+ * Return: TREE_FOUND with a victim, TREE_NONE at the end, TREE_LOOK_ON after some steps.
  */
-void trees_evict(struct trees *trees, const struct digest *digest,
+enum tree_found tree_walk_find(struct tree_walk *walk, bool (*skip)(void *ctx, const struct digest *digest),
+			       void *ctx, struct tree_victim *victim);
+
+/* Do not find this tree again in this walk. */
+void tree_walk_pass_over(struct tree_walk *walk, const struct digest *digest);
+
+/* Was it used, or evicted, since it was found? */
+bool trees_used_since(const struct trees *trees, const struct tree_victim *victim);
+
+enum { TREES_EVICT_MAX = 256 /* at once: that takes some ten microseconds */ };
+
+/**
+ * Evict trees that are cached and not held. They are out of the cache at once; then their rows are dropped,
+ * in one commit, and only then may each let its blobs go: trees_release_one().
+ *
+ * @victims  copied; their digests alone matter
+ * @done     on the loop, after the commit; r < 0 with err when it could not be made: they are cached again
+ */
+void trees_evict(struct trees *trees, const struct tree_victim *victims, size_t n,
 		 void (*done)(void *ctx, int r, const struct err *err), void *ctx);
+
+/*
+ * Of the trees whose rows are gone let the next one's node go, in their order, so that its blobs lose their
+ * holds (see nodes_releasing()). To be called once for each that was evicted.
+ */
+void trees_release_one(struct trees *trees);
 
 #endif

@@ -5,9 +5,11 @@
 
 #include "common/alloc.h"
 
-/* A tree on its way out. */
+/* Trees on their way out. */
 struct eviction {
-	struct tree *tree;
+	struct trees *trees;
+	struct tree *leaving[TREES_EVICT_MAX];
+	size_t n;
 	void (*done)(void *ctx, int r, const struct err *err);
 	void *ctx;
 };
@@ -41,70 +43,80 @@ bool trees_may_go(const struct trees *trees, const struct digest *digest)
 	return tree && !tree->holds && trees_may_evict(trees);
 }
 
-bool trees_oldest(const struct trees *trees, bool (*skip)(void *ctx, const struct digest *digest), void *ctx,
-		  struct tree_victim *victim)
+bool trees_used_since(const struct trees *trees, const struct tree_victim *victim)
 {
-	for (const struct list *l = trees->order.prev; l != &trees->order; l = l->prev) {
-		const struct tree *tree = LIST_ENTRY(l, struct tree, order);
+	const struct tree *tree = tree_find(trees, &victim->digest);
 
-		if (tree->holds || skip(ctx, &tree->digest))
-			continue;
-		*victim = (struct tree_victim){
-			.digest = tree->digest,
-			.used = tree->used,
-			.node = tree->node,
-		};
-		return true;
-	}
-	return false;
+	return !tree || tree->used != victim->used;
 }
 
 /* Its row stays, so it does. If it was made anew meanwhile, that one is as good. */
 static void put_back(struct tree *tree)
 {
 	struct trees *trees = tree->trees;
-	struct list *older = trees->order.prev;
 
-	if (map_find(&trees->map, &tree->digest)) {
-		tree_release_node(tree, 0);
-		free(tree);
+	tree->is_leaving = false;
+	if (!map_find(&trees->map, &tree->digest)) {
+		map_add(&trees->map, &tree->digest);
 		return;
 	}
-	while (older != &trees->order && LIST_ENTRY(older, struct tree, order)->used < tree->used)
-		older = older->prev;
-	list_append(older->next, &tree->order);
-	map_add(&trees->map, &tree->digest);
+	tree_leave_order(tree);
+	tree_release_node(tree, 0);
+	free(tree);
 }
 
-static void on_row_dropped(void *ctx, int r, const struct err *err)
+static void on_rows_dropped(void *ctx, int r, const struct err *err)
 {
 	struct eviction *eviction = ctx;
-	struct tree *tree = eviction->tree;
+	struct trees *trees = eviction->trees;
 
-	list_remove(&tree->order);
-	if (r < 0) {
-		put_back(tree);
-	} else {
-		tree_release_node(tree, tree->used);
-		free(tree);
+	trees->n_leaving -= eviction->n;
+	for (size_t i = 0; i < eviction->n; i++) {
+		struct tree *tree = eviction->leaving[i];
+
+		if (r < 0) {
+			put_back(tree);
+			continue;
+		}
+		tree_leave_order(tree);
+		list_append(&trees->gone, &tree->order);
 	}
 	eviction->done(eviction->ctx, r, err);
 	free(eviction);
 }
 
-void trees_evict(struct trees *trees, const struct digest *digest,
+static void leave(struct trees *trees, struct tree *tree)
+{
+	assert(tree && !tree->holds && trees->warmed);
+	map_remove(&trees->map, &tree->digest);
+	list_remove(&tree->dirty);
+	tree->is_leaving = true;
+	trees->n_leaving++;
+}
+
+void trees_evict(struct trees *trees, const struct tree_victim *victims, size_t n,
 		 void (*done)(void *ctx, int r, const struct err *err), void *ctx)
 {
 	struct eviction *eviction = xcalloc(1, sizeof(*eviction));
 	struct index_batch *batch = index_batch_new();
-	struct tree *tree = tree_find(trees, digest);
 
-	assert(tree && !tree->holds && trees->warmed);
-	*eviction = (struct eviction){ .tree = tree, .done = done, .ctx = ctx };
-	map_remove(&trees->map, &tree->digest);
-	list_remove(&tree->order);
-	list_remove(&tree->dirty);
-	list_append(&trees->leaving, &tree->order);
-	index_batch_drop_tree(batch, digest);
-	index_submit(trees->parts.index, batch, on_row_dropped, eviction);
+	assert(n <= TREES_EVICT_MAX);
+	*eviction = (struct eviction){ .trees = trees, .n = n, .done = done, .ctx = ctx };
+	for (size_t i = 0; i < n; i++) {
+		eviction->leaving[i] = tree_find(trees, &victims[i].digest);
+		leave(trees, eviction->leaving[i]);
+		index_batch_drop_tree(batch, &victims[i].digest);
+	}
+	index_submit(trees->parts.index, batch, on_rows_dropped, eviction);
+}
+
+void trees_release_one(struct trees *trees)
+{
+	struct list *l = list_pop(&trees->gone);
+	struct tree *tree;
+
+	assert(l);
+	tree = LIST_ENTRY(l, struct tree, order);
+	tree_release_node(tree, tree->used);
+	free(tree);
 }

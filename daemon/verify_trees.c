@@ -240,6 +240,8 @@ static void on_uncached(void *ctx, int r, const struct err *err)
 {
 	struct verify *verify = ctx;
 
+	if (r == 0)
+		trees_release_one(verify->cache->trees);
 	verify_fault_end(verify, r == 0, r < 0 ? err->text : "cached no more");
 }
 
@@ -250,7 +252,7 @@ static void uncache(struct verify *verify)
 	const struct digest *digest = &verify->fault.digest;
 
 	if (trees_may_go(trees, digest)) {
-		trees_evict(trees, digest, on_uncached, verify);
+		trees_evict(trees, &(struct tree_victim){ .digest = *digest }, 1, on_uncached, verify);
 	} else if (!trees_hold(trees, digest)) {
 		verify_fault_end(verify, true, "gone by now");
 	} else {

@@ -347,14 +347,22 @@ static inline void on_tree_evicted(void *ctx, int r, const struct err *why)
 	ck_assert(!evicted->done && (r == 0 || why->set));
 	evicted->done = true;
 	evicted->r = r;
+	if (r == 0)
+		trees_release_one(cache.trees);
+}
+
+static inline void begin_to_evict(struct evicted *evicted, const struct digest *digest)
+{
+	*evicted = (struct evicted){ .done = false };
+	trees_evict(cache.trees, &(struct tree_victim){ .digest = *digest }, 1, on_tree_evicted, evicted);
 }
 
 /* Evict a tree, and wait until all that follows from that is done. */
 static inline void evict_tree(const struct digest *digest)
 {
-	struct evicted evicted = { 0 };
+	struct evicted evicted;
 
-	trees_evict(cache.trees, digest, on_tree_evicted, &evicted);
+	begin_to_evict(&evicted, digest);
 	run_until_set(&evicted.done);
 	ck_assert_int_eq(evicted.r, 0);
 	run_until_idle();

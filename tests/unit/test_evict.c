@@ -357,6 +357,36 @@ START_TEST(trees_that_are_asleep_go_and_are_foretold_as_well)
 }
 END_TEST
 
+/* And no more of them than had each been waited for. */
+START_TEST(trees_that_are_to_go_anyway_go_in_one_commit)
+{
+	struct digest digests[26];
+	struct collected dry, real;
+	uint64_t n_commits;
+
+	start_cache();
+	for (unsigned i = 0; i < 26; i++)
+		digests[i] =
+			cache_tree((char[]){ (char)('a' + i), 'S', '\0' }); /* one file of all, one its own */
+	collect(&dry, 20 * ONE_TREE, true);
+	n_commits = index_n_commits(cache.index);
+	collect(&real, 20 * ONE_TREE, false);
+	ck_assert_uint_eq(real.gc.n_trees, 20);
+	ck_assert_uint_eq(dry.gc.n_trees, 20);
+	for (unsigned i = 0; i < 26; i++) {
+		ck_assert_int_eq(is_cached(&digests[i]), i >= 20);
+		ck_assert(i >= 20 || digest_equal(&real.gc.trees[i].digest, &digests[i]));
+		ck_assert(i >= 20 || (real.gc.trees[i].bytes > SIZE && real.gc.trees[i].bytes < 2 * SIZE));
+		ck_assert(i >= 20 || real.gc.trees[i].bytes == dry.gc.trees[i].bytes);
+	}
+	collected_fini(&dry);
+	collected_fini(&real);
+	/* One drops the trees, the others the blobs, in batches. */
+	ck_assert_uint_le(index_n_commits(cache.index), n_commits + 4);
+	stop_cache();
+}
+END_TEST
+
 START_TEST(a_gc_can_be_cancelled)
 {
 	struct collected collected = { .gc = { .has_to = true } };
@@ -385,4 +415,5 @@ UNIT_MAIN("evict", the_least_recently_used_tree_goes_first_and_what_others_need_
 	  after_a_start_the_order_of_use_is_as_it_was, nothing_goes_before_all_cached_trees_are_read,
 	  a_dry_run_waits_until_all_cached_trees_are_read, for_what_no_disk_could_hold_nothing_goes,
 	  a_blob_that_lost_one_kind_has_the_row_of_the_other,
-	  trees_that_are_asleep_go_and_are_foretold_as_well, a_gc_can_be_cancelled)
+	  trees_that_are_asleep_go_and_are_foretold_as_well, trees_that_are_to_go_anyway_go_in_one_commit,
+	  a_gc_can_be_cancelled)

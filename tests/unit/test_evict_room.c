@@ -174,7 +174,29 @@ START_TEST(for_the_floor_what_is_linked_elsewhere_is_passed_over)
 }
 END_TEST
 
+START_TEST(for_the_floor_trees_go_together_too)
+{
+	struct digest digests[16], file;
+	uint64_t n_commits;
+
+	start_cache();
+	cache_trees(digests, N_ELEMENTS(digests));
+	file = nodes_find(cache.nodes, &digests[7])->directory->files[0].digest;
+	ck_assert_int_eq(linkat(AT_FDCWD, path_of_blob(&file, BLOB_PLAIN), out, "linked", 0), 0);
+	stop_with_index();
+	setup(0, UINT64_MAX / 4);
+	n_commits = index_n_commits(cache.index);
+	run_until_idle();
+	for (unsigned i = 0; i < N_ELEMENTS(digests); i++)
+		ck_assert_int_eq(is_cached(&digests[i]), i == 7);
+	ck_assert(has_file('h'));
+	/* Two parties, before and behind the one that stays, and what they leave. */
+	ck_assert_uint_le(index_n_commits(cache.index), n_commits + 6);
+	stop_cache();
+}
+END_TEST
+
 UNIT_MAIN("evict_room", a_request_has_as_much_evicted_as_it_needs,
 	  who_asks_for_more_than_can_be_had_is_refused_with_the_reason, one_who_waits_no_longer_is_not_told,
 	  above_the_high_mark_it_is_evicted_down_to_the_low_one,
-	  for_the_floor_what_is_linked_elsewhere_is_passed_over)
+	  for_the_floor_what_is_linked_elsewhere_is_passed_over, for_the_floor_trees_go_together_too)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/lease.h"
 
-#include "tests/unit/daemon.h"
+#include "tests/unit/leaving.h"
 
 enum { ALICE = 1001, BOB = 1002 };
 
@@ -22,19 +22,10 @@ static void teardown(void)
 	stop_cache();
 }
 
-static bool skip_none(void *ctx, const struct digest *digest)
-{
-	(void)ctx;
-	(void)digest;
-	return false;
-}
-
 static bool is_evictable(void *ctx)
 {
-	struct tree_victim victim;
-
 	(void)ctx;
-	return trees_oldest(cache.trees, skip_none, NULL, &victim) && digest_equal(&victim.digest, &tree);
+	return oldest_is(&tree, NULL);
 }
 
 static struct lease *take(uid_t uid, struct lease_group *group)

@@ -436,12 +436,12 @@ static void store_levels(struct digest level[LEVELS][WIDTH])
 
 static void evict_if_cached(const struct digest *digest)
 {
-	struct evicted evicted = { 0 };
+	struct evicted evicted;
 
 	if (!trees_hold(cache.trees, digest))
 		return;
 	trees_unhold(cache.trees, digest);
-	trees_evict(cache.trees, digest, on_tree_evicted, &evicted);
+	begin_to_evict(&evicted, digest);
 	run_until_set(&evicted.done);
 }
 

@@ -2,7 +2,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-#include "tests/unit/daemon.h"
+#include "tests/unit/leaving.h"
 
 static struct draft draft;
 
@@ -18,25 +18,13 @@ static struct digest cache_tree(const char *text)
 	return digest;
 }
 
-static bool skip_one(void *ctx, const struct digest *digest)
-{
-	return ctx && digest_equal(ctx, digest);
-}
-
-static bool oldest_is(const struct digest *digest, struct digest *skipped)
-{
-	struct tree_victim victim;
-
-	return trees_oldest(cache.trees, skip_one, skipped, &victim) && digest_equal(&victim.digest, digest);
-}
-
 START_TEST(the_oldest_tree_is_the_least_recently_used_that_is_neither_held_nor_skipped)
 {
 	struct digest a, b, c;
 	struct tree_victim victim;
 
 	start_cache();
-	ck_assert(!trees_oldest(cache.trees, skip_one, NULL, &victim));
+	ck_assert(!find_oldest(NULL, &victim));
 	a = cache_tree("a");
 	b = cache_tree("b");
 	c = cache_tree("c");
@@ -52,8 +40,9 @@ START_TEST(the_oldest_tree_is_the_least_recently_used_that_is_neither_held_nor_s
 	ck_assert(oldest_is(&c, NULL));
 	trees_unhold(cache.trees, &b);
 	ck_assert(oldest_is(&b, NULL));
-	ck_assert(trees_oldest(cache.trees, skip_one, NULL, &victim));
-	ck_assert_ptr_eq(victim.node, nodes_find(cache.nodes, &b));
+	ck_assert(find_oldest(NULL, &victim));
+	ck_assert(victim.is_known);
+	ck_assert_uint_eq(victim.n_entries, 2);
 	stop_cache();
 }
 END_TEST
@@ -74,15 +63,15 @@ END_TEST
 
 START_TEST(an_evicted_tree_is_gone_at_once_and_lets_its_blobs_go_when_its_row_is)
 {
-	struct evicted evicted = { 0 };
+	struct evicted evicted;
 	struct digest digest, file;
 	struct tree_victim victim;
 
 	start_cache();
 	digest = cache_tree("a");
 	file = nodes_find(cache.nodes, &digest)->directory->files[0].digest;
-	ck_assert(trees_oldest(cache.trees, skip_one, NULL, &victim));
-	trees_evict(cache.trees, &digest, on_tree_evicted, &evicted);
+	ck_assert(find_oldest(NULL, &victim));
+	begin_to_evict(&evicted, &digest);
 	ck_assert_uint_eq(trees_n(cache.trees), 0);
 	ck_assert(!trees_hold(cache.trees, &digest));
 	ck_assert_uint_eq(catalog_find(cache.catalog, &file)->holds, 1);
@@ -121,12 +110,12 @@ END_TEST
 
 START_TEST(a_tree_asked_for_while_its_row_goes_is_a_hit_and_cached_again)
 {
-	struct evicted evicted = { 0 };
+	struct evicted evicted;
 	struct digest digest;
 
 	start_cache();
 	digest = cache_tree("a");
-	trees_evict(cache.trees, &digest, on_tree_evicted, &evicted);
+	begin_to_evict(&evicted, &digest);
 	ck_assert_int_eq(use_tree(&digest), TREE_HIT);
 	run_until_set(&evicted.done);
 	restart_cache();
@@ -149,7 +138,7 @@ static void limit_files(rlim_t bytes)
 
 START_TEST(a_tree_whose_row_cannot_be_dropped_is_cached_again_in_its_place)
 {
-	struct evicted evicted = { 0 };
+	struct evicted evicted;
 	struct digest a, b, c, file;
 
 	start_cache();
@@ -160,7 +149,7 @@ START_TEST(a_tree_whose_row_cannot_be_dropped_is_cached_again_in_its_place)
 	run_until_idle();
 	file = nodes_find(cache.nodes, &b)->directory->files[0].digest;
 	limit_files(16);
-	trees_evict(cache.trees, &b, on_tree_evicted, &evicted);
+	begin_to_evict(&evicted, &b);
 	run_until_set(&evicted.done);
 	limit_files(RLIM_INFINITY);
 	ck_assert_int_lt(evicted.r, 0);
@@ -170,6 +159,91 @@ START_TEST(a_tree_whose_row_cannot_be_dropped_is_cached_again_in_its_place)
 	ck_assert(oldest_is(&b, &a));
 	evict_tree(&b);
 	ck_assert(oldest_is(&c, &a));
+	stop_cache();
+}
+END_TEST
+
+/* Trees of one file each, the texts "0", "1" ... */
+static void cache_trees(struct digest *digests, size_t n)
+{
+	char text[8];
+
+	for (size_t i = 0; i < n; i++) {
+		(void)snprintf(text, sizeof(text), "%zu", i);
+		digests[i] = cache_tree(text);
+	}
+}
+
+START_TEST(trees_that_go_together_have_one_commit_and_let_their_blobs_go_one_after_the_other)
+{
+	struct tree_victim victims[3];
+	struct evicted evicted = { 0 };
+	struct digest digests[4];
+	uint64_t n_commits;
+
+	start_cache();
+	cache_trees(digests, 4);
+	trees_flush(cache.trees);
+	run_until_idle();
+	for (size_t i = 0; i < 3; i++)
+		victims[i] = (struct tree_victim){ .digest = digests[i] };
+	n_commits = index_n_commits(cache.index);
+	trees_evict(cache.trees, victims, 3, on_tree_evicted, &evicted);
+	ck_assert_uint_eq(trees_n(cache.trees), 1);
+	ck_assert(oldest_is(&digests[3], NULL));
+	run_until_set(&evicted.done); /* which releases the first */
+	for (size_t i = 0; i < 3; i++) {
+		run_until_idle();
+		ck_assert_ptr_null(nodes_find(cache.nodes, &digests[i]));
+		if (i == 2)
+			break;
+		ck_assert_ptr_nonnull(nodes_find(cache.nodes, &digests[i + 1]));
+		trees_release_one(cache.trees);
+	}
+	ck_assert_uint_eq(index_n_commits(cache.index), n_commits + 1);
+	restart_cache();
+	ck_assert_uint_eq(trees_n(cache.trees), 1);
+	stop_cache();
+}
+END_TEST
+
+/* Whatever happens to the tree that it is at. */
+START_TEST(a_walk_goes_on_where_it_was)
+{
+	enum { N = 8 };
+	struct digest digests[N];
+	struct tree_victim victim;
+	struct index_tree rows[N];
+	struct tree_walk walk, other;
+
+	start_cache();
+	cache_trees(digests, N);
+	tree_walk_begin(cache.trees, &walk, false);
+	tree_walk_begin(cache.trees, &other, true);
+	ck_assert_uint_eq(tree_walk_skip(&walk, 2), 2);
+	(void)use_tree(&digests[2]); /* the youngest now */
+	ck_assert_int_eq(tree_walk_find(&walk, skip_one, NULL, &victim), TREE_FOUND);
+	ck_assert(digest_equal(&victim.digest, &digests[3]));
+	evict_tree(&digests[3]);
+	ck_assert(trees_hold(cache.trees, &digests[4]));
+	ck_assert(trees_used_since(cache.trees, &victim));
+	tree_walk_pass_over(&walk, &digests[5]);
+	ck_assert_int_eq(tree_walk_find(&walk, skip_one, &digests[6], &victim), TREE_FOUND);
+	ck_assert(digest_equal(&victim.digest, &digests[7]));
+	ck_assert(!trees_used_since(cache.trees, &victim));
+	ck_assert(!trees_may_go(cache.trees, &digests[4]));
+	trees_unhold(cache.trees, &digests[4]);
+	tree_walk_rewind(&walk);
+	ck_assert_uint_eq(tree_walk_list(&walk, rows, N), N - 1);
+	ck_assert(digest_equal(&rows[0].digest, &digests[0]));
+	ck_assert(digest_equal(&rows[2].digest, &digests[4]));
+	ck_assert(digest_equal(&rows[N - 2].digest, &digests[2]));
+	ck_assert_int_eq(tree_walk_find(&walk, skip_one, NULL, &victim), TREE_NONE);
+	ck_assert_uint_eq(tree_walk_list(&other, rows, 2), 2); /* what came after it had begun is not met */
+	ck_assert(digest_equal(&rows[0].digest, &digests[7]));
+	ck_assert(digest_equal(&rows[1].digest, &digests[6]));
+	tree_walk_end(&walk);
+	tree_walk_end(&other);
 	stop_cache();
 }
 END_TEST
@@ -220,5 +294,6 @@ UNIT_MAIN("tree_evict", the_oldest_tree_is_the_least_recently_used_that_is_neith
 	  only_what_is_cached_is_held, an_evicted_tree_is_gone_at_once_and_lets_its_blobs_go_when_its_row_is,
 	  what_another_tree_needs_stays_held, a_tree_asked_for_while_its_row_goes_is_a_hit_and_cached_again,
 	  a_tree_whose_row_cannot_be_dropped_is_cached_again_in_its_place,
-	  nothing_may_be_evicted_until_all_cached_trees_were_read,
+	  trees_that_go_together_have_one_commit_and_let_their_blobs_go_one_after_the_other,
+	  a_walk_goes_on_where_it_was, nothing_may_be_evicted_until_all_cached_trees_were_read,
 	  a_tree_that_cannot_be_read_after_a_start_is_cached_no_more)
