@@ -376,9 +376,8 @@ static bool hit_ten_times(const struct digest *digest, uint64_t *n_commits)
 	run_until_idle();
 	*n_commits = index_n_commits(cache.index);
 	begin = slice_now_ns();
-	for (unsigned i = 0; i < 10; i++) {
+	for (unsigned i = 0; i < 10; i++)
 		(void)use_tree(digest);
-	}
 	return slice_now_ns() - begin < 200000000;
 }
 
