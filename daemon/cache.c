@@ -330,6 +330,15 @@ static void begin_doubt(struct cache *cache, const struct index_loaded *loaded)
 	blob_store_doubt(cache->store, true);
 }
 
+static void on_tags_compared(void *ctx, int r, const struct err *err)
+{
+	(void)ctx;
+	if (r < 0)
+		log_warning("%s", err->text);
+	else if (r == TAGS_DIFFERED)
+		log_info("after an unclean stop: wrote the file 'tags' anew");
+}
+
 static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded, const struct err *err)
 {
 	struct cache *cache = ctx;
@@ -356,6 +365,10 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 			.counters = &cache->counters,
 		},
 		!loaded->was_clean && !is_new_store(cache, loaded), &cache->suspects);
+	/* A kill between the commit of a tag and its file; where the index is new, the file has the last
+	 * word. */
+	if (!loaded->was_clean && !loaded->is_new)
+		tags_compare_file(cache->tags, true, on_tags_compared, NULL);
 	syncer_start(cache->syncer, loaded->was_clean);
 	if (cache->stopping)
 		recovery_stop(cache->recovery);

@@ -270,6 +270,87 @@ START_TEST(a_file_that_is_none_is_an_error_and_no_file_is_none)
 }
 END_TEST
 
+/* The outcome of a comparison with the file. */
+struct compared {
+	bool done;
+	int r;
+};
+
+static void on_compared(void *ctx, int r, const struct err *why)
+{
+	struct compared *compared = ctx;
+
+	(void)why;
+	*compared = (struct compared){ true, r };
+}
+
+static int compare_file(bool mend)
+{
+	struct compared compared = { 0 };
+
+	tags_compare_file(cache.tags, mend, on_compared, &compared);
+	run_until_set(&compared.done);
+	return compared.r;
+}
+
+START_TEST(a_file_that_is_another_is_noticed_and_mended_if_asked)
+{
+	start_cache();
+	ck_assert_int_eq(compare_file(false), 0); /* no tags, no file */
+	set("a", absent_digest(1));
+	run_until_idle();
+	ck_assert_int_eq(compare_file(false), 0);
+	write_file("nonsense\n");
+	ck_assert_int_eq(compare_file(false), TAGS_DIFFERED);
+	ck_assert_int_eq(compare_file(true), TAGS_DIFFERED);
+	ck_assert_int_eq(compare_file(true), 0);
+	(void)unlinkat(cache.store_fd, "tags", 0);
+	ck_assert_int_eq(mkfifoat(cache.store_fd, "tags", 0600), 0);
+	ck_assert_int_lt(compare_file(false), 0);
+	ck_assert_int_eq(compare_file(true), TAGS_DIFFERED);
+	ck_assert_int_eq(compare_file(false), 0);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_file_is_compared_when_all_changes_are_in_it)
+{
+	struct compared compared[100] = { 0 }, set_last;
+	char name[16];
+
+	start_cache();
+	for (unsigned i = 0; i < N_ELEMENTS(compared); i++) {
+		struct index_tag tag = { .name = name, .digest = absent_digest(i) };
+
+		(void)snprintf(name, sizeof(name), "tag-%u", i);
+		tags_set(cache.tags, &tag, on_compared, &set_last);
+		tags_compare_file(cache.tags, false, on_compared, &compared[i]);
+		(void)event_base_loop(base, EVLOOP_NONBLOCK);
+	}
+	for (unsigned i = 0; i < N_ELEMENTS(compared); i++) {
+		run_until_set(&compared[i].done);
+		ck_assert_int_eq(compared[i].r, 0);
+	}
+	run_until_idle();
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_kill_between_index_and_file_is_made_good_at_the_next_start)
+{
+	start_cache();
+	set("a", absent_digest(1));
+	run_until_idle();
+	write_file("");
+	cache.ready = false; /* as if killed */
+	close_cache();
+	start_cache();
+	ck_assert_int_eq(compare_file(false), 0);
+	ck_assert_uint_eq(tags_n(cache.tags), 1);
+	stop_cache();
+}
+END_TEST
+
 UNIT_MAIN("tags", tag_names_are_1_to_255_of_the_allowed_bytes, tag_names_begin_with_a_letter_or_digit,
 	  a_tag_name_is_no_digest, tags_are_found_by_their_whole_name_and_listed_in_order,
 	  a_tag_can_be_moved_and_taken_away, a_change_is_seen_once_it_is_in_the_index_and_not_before,
@@ -277,4 +358,7 @@ UNIT_MAIN("tags", tag_names_are_1_to_255_of_the_allowed_bytes, tag_names_begin_w
 	  what_was_answered_is_in_the_index_and_in_the_file,
 	  a_thousand_changes_at_once_take_few_writes_and_are_all_answered,
 	  a_file_that_cannot_be_written_is_reported, what_was_written_is_read_back_with_owners,
-	  lines_that_make_no_sense_are_passed_over, a_file_that_is_none_is_an_error_and_no_file_is_none)
+	  lines_that_make_no_sense_are_passed_over, a_file_that_is_none_is_an_error_and_no_file_is_none,
+	  a_file_that_is_another_is_noticed_and_mended_if_asked,
+	  a_file_is_compared_when_all_changes_are_in_it,
+	  a_kill_between_index_and_file_is_made_good_at_the_next_start)
