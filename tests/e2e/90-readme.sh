@@ -75,7 +75,7 @@ needed_packages() {
 }
 check 'it lists the packages that install-deps installs' same_words "$(listed_packages)" "$(needed_packages)"
 
-for command in verify fetch push; do
+for command in fetch push; do
 	check "$command is not there yet, and refused" exits 2 complains dircache "$command"
 done
 
