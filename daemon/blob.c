@@ -243,6 +243,11 @@ bool blob_is_published(const struct blob_store *store, enum blob_kind kind, cons
 	       st->st_mtim.tv_sec == store->mtime.tv_sec && st->st_mtim.tv_nsec == store->mtime.tv_nsec;
 }
 
+bool blob_looks_published(const struct blob_store *store, const struct stat *st)
+{
+	return blob_is_published(store, BLOB_PLAIN, st) || blob_is_published(store, BLOB_EXEC, st);
+}
+
 static int compare(const struct blob_store *store, const struct digest *digest, enum blob_kind kind,
 		   const struct stat *st)
 {

@@ -103,6 +103,9 @@ bool blob_store_in_doubt(const struct blob_store *store);
 int blob_store_is_empty(struct blob_store *store, struct err *err);
 
 /* The modification time of everything published, and of files made afresh in trees. Does not block. */
+/* Does this look like a published inode of the store, of whatever size? Blocks on nothing. */
+bool blob_looks_published(const struct blob_store *store, const struct stat *st);
+
 struct timespec blob_mtime(const struct blob_store *store);
 
 /* What is known of a blob's inode. */

@@ -168,8 +168,8 @@ static void make_maps(struct cache *cache)
 		.limits = cache->config.limits,
 		.node_memory = cache->config.node_memory,
 	});
-	cache->leases = leases_new(cache->base, cache->trees);
-	cache->tags = tags_new(cache->pool, cache->index, cache->store_fd);
+	cache->leases = leases_new(cache->base, cache->trees, cache->config.user.leases);
+	cache->tags = tags_new(cache->pool, cache->index, cache->store_fd, cache->config.user.tags);
 	make_evict(cache);
 }
 

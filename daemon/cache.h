@@ -37,6 +37,7 @@
 #include "daemon/tags.h"
 #include "daemon/tree.h"
 #include "daemon/usage.h"
+#include "daemon/users.h"
 #include "daemon/uses.h"
 #include "daemon/writers.h"
 
@@ -49,6 +50,7 @@ struct cache_config {
 	struct tree_limits limits;
 	uint64_t node_memory; /* bytes for parsed Directories that nobody uses just now: see tree.h */
 	struct space_limits space;
+	struct user_limits user; /* tags and leases, of these */
 };
 
 struct cache {

@@ -38,6 +38,7 @@ struct conn {
 	struct session session;
 	struct conns *conns;
 	struct list link;
+	struct list starving; /* among those that wait for descriptors to be closed */
 	int sock;
 	struct event *readable, *writable;
 	struct event *hung_up; /* while it is not read, and so cannot tell */
@@ -78,7 +79,7 @@ static void outgoing_free(struct conn *conn, struct outgoing *out)
 static void drop_arrivals(struct conn *conn)
 {
 	for (size_t i = 0; i < conn->n_arrivals; i++) {
-		conn->session.service->n_fds -= conn->arrivals[i].n;
+		session_uncount_fds(&conn->session, conn->arrivals[i].n);
 		if (conn->arrivals[i].n)
 			cache_close_fds(conn->session.service->cache, conn->arrivals[i].fds,
 					conn->arrivals[i].n);
@@ -91,16 +92,17 @@ static void conn_free(struct conn *conn)
 {
 	struct conns *conns = conn->conns;
 
-	session_fini(&conn->session);
+	drop_arrivals(conn);
 	while (!list_is_empty(&conn->out))
 		outgoing_free(conn, LIST_ENTRY(conn->out.next, struct outgoing, link));
-	drop_arrivals(conn);
+	session_fini(&conn->session);
 	event_free(conn->readable);
 	event_free(conn->writable);
 	event_free(conn->hung_up);
 	event_free(conn->again);
 	(void)close(conn->sock);
 	list_remove(&conn->link);
+	list_remove(&conn->starving);
 	conns->n--;
 	free(conn->arrivals);
 	free(conn->in);
@@ -220,7 +222,7 @@ static int *take_arrivals(struct conn *conn, uint64_t end, size_t *n_fds, bool *
 	conn->n_arrivals -= i;
 	if (i)
 		memmove(conn->arrivals, conn->arrivals + i, conn->n_arrivals * sizeof(*conn->arrivals));
-	conn->session.service->n_fds -= n; /* the request counts them again */
+	session_uncount_fds(&conn->session, n); /* the request counts them again */
 	*n_fds = n;
 	return fds;
 }
@@ -231,9 +233,16 @@ static bool may_dispatch(const struct conn *conn)
 	       !conn->closing;
 }
 
+/* The daemon, or its user, has as many descriptors open as may be. */
+static bool is_starving(const struct conn *conn)
+{
+	return conn->session.service->n_fds >= conn->conns->max_fds ||
+	       !user_may_receive_fds(conn->session.user);
+}
+
 static bool may_read(const struct conn *conn)
 {
-	return may_dispatch(conn) && !conn->held_up && conn->session.service->n_fds < conn->conns->max_fds;
+	return may_dispatch(conn) && !conn->held_up && !is_starving(conn);
 }
 
 /* What the peer sent is no message: say so, and listen no more. */
@@ -330,7 +339,7 @@ static void note_arrival(struct conn *conn, const int *fds, const struct socket_
 		arrival->fds = xreallocarray(NULL, received->n_fds, sizeof(*fds));
 		memcpy(arrival->fds, fds, received->n_fds * sizeof(*fds));
 	}
-	conn->session.service->n_fds += received->n_fds;
+	session_count_fds(&conn->session, received->n_fds);
 }
 
 /* Return: bytes that came, 0 (the end), or a negative errno. */
@@ -410,11 +419,14 @@ static void on_hung_up(evutil_socket_t sock, short what, void *arg)
 
 void conns_feed(struct conns *conns)
 {
-	if (!conns->starved || conns->service->n_fds >= conns->max_fds)
+	if (conns->service->n_fds >= conns->max_fds)
 		return;
-	conns->starved = false;
-	list_for_each (l, &conns->open)
-		watch(LIST_ENTRY(l, struct conn, link));
+	list_for_each (l, &conns->starved) {
+		struct conn *conn = LIST_ENTRY(l, struct conn, starving);
+
+		if (!is_starving(conn))
+			watch(conn);
+	}
 }
 
 static void conn_request_ended(struct session *session)
@@ -438,7 +450,9 @@ static void watch(struct conn *conn)
 		(void)event_del(conn->readable);
 		(void)event_add(conn->hung_up, NULL);
 	}
-	conn->conns->starved |= may_dispatch(conn) && !conn->held_up && !may_read(conn);
+	list_remove(&conn->starving);
+	if (may_dispatch(conn) && !conn->held_up && is_starving(conn))
+		list_append(&conn->conns->starved, &conn->starving);
 	if (conn->held_up && may_dispatch(conn)) /* there was no time: at the next turn of the loop */
 		(void)evtimer_add(conn->again, &at_once);
 	if ((!list_is_empty(&conn->out) && !conn->paused) || (conn->closing && conn->session.n_requests == 0))
@@ -449,17 +463,18 @@ static void watch(struct conn *conn)
 
 /* ---- all ---- */
 
-void conn_new(struct conns *conns, int sock, uid_t uid)
+void conn_new(struct conns *conns, int sock, struct identity *identity)
 {
 	struct conn *conn = xcalloc(1, sizeof(*conn));
 
-	session_init(&conn->session, conns->service, uid);
+	session_init(&conn->session, conns->service, identity);
 	conn->session.send = conn_send;
 	conn->session.request_ended = conn_request_ended;
 	conn->conns = conns;
 	conn->sock = sock;
 	list_init(&conn->out);
 	list_init(&conn->link);
+	list_init(&conn->starving);
 	wire_scanner_init(&conn->scanner, &wire_default_limits);
 	conn->readable = event_new(conns->base, sock, EV_READ | EV_PERSIST, on_readable, conn);
 	conn->writable = event_new(conns->base, sock, EV_WRITE | EV_PERSIST, on_writable, conn);

@@ -3,9 +3,9 @@
  * Connections: bytes and descriptors in, whole messages to request.h, answers out.
  *
  * Back-pressure: a connection is read only while it has fewer than 64 open requests and less than a megabyte
- * of answers that its client did not take, and while the daemon has descriptors left; else its client's
- * writes wait in the socket. What is no MessagePack-RPC ends the connection, after a notification that says
- * why; other connections are not affected. Loop only.
+ * of answers that its client did not take, and while the daemon has descriptors left, in all and for its
+ * user; else its client's writes wait in the socket. What is no MessagePack-RPC ends the connection, after a
+ * notification that says why; other connections are not affected. Loop only.
  */
 #ifndef DIRCACHE_DAEMON_CONN_H
 #define DIRCACHE_DAEMON_CONN_H
@@ -25,7 +25,7 @@ struct conns {
 	struct list open;
 	size_t n;
 	size_t max_fds;             /* received descriptors that may be open at a time */
-	bool starved;               /* some connection waits for descriptors to be closed */
+	struct list starved;        /* connections that wait for descriptors to be closed */
 	void (*changed)(void *ctx); /* a connection came or went */
 	void *ctx;
 };
@@ -38,10 +38,10 @@ enum {
 /**
  * Serve a connection that was accepted.
  *
- * @sock  non-blocking; taken over
- * @uid   of the peer: SO_PEERCRED
+ * @sock      non-blocking; taken over
+ * @identity  of the peer; taken over
  */
-void conn_new(struct conns *conns, int sock, uid_t uid);
+void conn_new(struct conns *conns, int sock, struct identity *identity);
 
 /* Descriptors were closed: whoever waited for that is read again. */
 void conns_feed(struct conns *conns);

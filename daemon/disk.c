@@ -160,6 +160,12 @@ int disk_is_read_only(int fd)
 	return r < 0 ? r : (vfs.f_flag & ST_RDONLY) != 0;
 }
 
+int disk_may_write(int dirfd, const char *name)
+{
+	/* AT_EACCESS: as whom this thread acts. */
+	return SYSTEM(faccessat(dirfd, name, W_OK | X_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW));
+}
+
 int disk_mkdirat(int dirfd, const char *name, mode_t mode)
 {
 	return SYSTEM(mkdirat(dirfd, name, mode));

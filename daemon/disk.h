@@ -41,7 +41,8 @@ int disk_send_full(int from_fd, off_t offset, int to_fd, uint64_t len);
 int disk_fstat(int fd, struct stat *st);
 int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags);
 int disk_statx(int dirfd, const char *name, int flags, unsigned mask, struct statx *st);
-int disk_is_read_only(int fd); /* the mount that it is on: 1, 0, or a negative errno */
+int disk_is_read_only(int fd);                   /* the mount that it is on: 1, 0, or a negative errno */
+int disk_may_write(int dirfd, const char *name); /* and search a directory: 0 or a negative errno */
 int disk_mkdirat(int dirfd, const char *name, mode_t mode);
 int disk_symlinkat(const char *target, int dirfd, const char *name);
 int disk_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, int flags);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/gc.h"
 
+#include <string.h>
+
 #include "common/alloc.h"
 #include "daemon/forecast.h"
 
@@ -30,6 +32,7 @@ struct sizes {
 enum phase {
 	SKIPPING, /* what is before the page; when all have been read: what each needs is not known before */
 	LISTING,
+	PICKING,   /* those of one user, instead */
 	NEXT,      /* begin a tree */
 	WAITING,   /* for the tree's nodes */
 	REACHING,  /* finding all blobs of the tree, */
@@ -113,14 +116,19 @@ static void fail(struct listing *listing)
 
 /* ---- the page ---- */
 
-static void end_page(struct listing *listing)
+static void begin_sizes(struct listing *listing)
 {
-	listing->more = tree_walk_skip(&listing->walk, 1);
-	tree_walk_end(&listing->walk);
 	if (listing->params.sizes)
 		listing->phase = NEXT;
 	else
 		begin_answer(listing);
+}
+
+static void end_page(struct listing *listing)
+{
+	listing->more = tree_walk_skip(&listing->walk, 1);
+	tree_walk_end(&listing->walk);
+	begin_sizes(listing);
 }
 
 static void skip_on(struct listing *listing)
@@ -145,6 +153,52 @@ static void list_on(struct listing *listing)
 	listing->n += n;
 	if (n < most || n == left)
 		end_page(listing);
+}
+
+/* ---- the page of who may not see all ---- */
+
+static int by_use(const void *a, const void *b)
+{
+	const struct index_tree *x = a, *y = b;
+
+	if (x->used != y->used)
+		return x->used < y->used ? 1 : -1;
+	return memcmp(x->digest.hash, y->digest.hash, sizeof(x->digest.hash));
+}
+
+/* The cached trees that a user's tags name, the last used first, each once. */
+static size_t find_own(const struct cache *cache, uid_t uid, struct index_tree *rows)
+{
+	size_t n = 0, n_once = 0;
+
+	for (size_t i = 0; i < tags_n(cache->tags); i++) {
+		struct index_tag tag = tags_at(cache->tags, i);
+
+		n += tag.uid == uid && trees_row(cache->trees, &tag.digest, &rows[n]);
+	}
+	qsort(rows, n, sizeof(*rows), by_use);
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || !digest_equal(&rows[i].digest, &rows[n_once - 1].digest))
+			rows[n_once++] = rows[i];
+	return n_once;
+}
+
+/*
+ * A tree has no owner, since whoever stores it once more shares it. Its tags have: they say who may see it.
+ * At most as many as a user may have tags, so this is one step.
+ */
+static void pick(struct listing *listing)
+{
+	const struct cache *cache = listing->request->cache;
+	AUTO_FREE struct index_tree *own = xcalloc(tags_n(cache->tags) + 1, sizeof(*own));
+	size_t n = find_own(cache, listing->request->identity->uid, own);
+	const struct trees_params *params = &listing->params;
+	size_t offset = params->offset < n ? (size_t)params->offset : n;
+
+	listing->n = n - offset < params->limit ? n - offset : (size_t)params->limit;
+	listing->more = n - offset > listing->n;
+	memcpy(listing->rows, own + offset, listing->n * sizeof(*own));
+	begin_sizes(listing);
 }
 
 /* ---- one tree after the other ---- */
@@ -211,6 +265,9 @@ static void step(struct listing *listing)
 		break;
 	case LISTING:
 		list_on(listing);
+		break;
+	case PICKING:
+		pick(listing);
 		break;
 	case NEXT:
 		if (listing->at < listing->n)
@@ -281,7 +338,10 @@ void trees_start(struct request *request)
 	listing->params = params;
 	listing->rows = xcalloc(params.limit + 1, sizeof(*listing->rows));
 	listing->sizes = xcalloc(params.limit + 1, sizeof(*listing->sizes));
-	tree_walk_begin(request->cache->trees, &listing->walk, true);
+	if (identity_is_admin(request->identity->uid))
+		tree_walk_begin(request->cache->trees, &listing->walk, true);
+	else
+		listing->phase = PICKING;
 	request->ctx = listing;
 	request->cancel = on_cancel;
 	slice_init(&listing->slice, listing_step);

@@ -91,6 +91,7 @@ void stats_start(struct request *request)
 void tags_start(struct request *request)
 {
 	const struct tags *tags = request->cache->tags;
+	uid_t uid = request->identity->uid;
 	struct wire_out *out;
 
 	if (!no_params(request, "tags"))
@@ -98,13 +99,16 @@ void tags_start(struct request *request)
 	out = request_reply(request);
 	wire_map(out, 1);
 	wire_text(out, "tags");
-	wire_array(out, tags_n(tags));
+	wire_array(out, tags_n_seen_by(tags, uid));
 	for (size_t i = 0; i < tags_n(tags); i++) {
 		struct index_tag tag = tags_at(tags, i);
 
-		wire_map(out, 2);
+		if (!tag_is_seen_by(&tag, uid))
+			continue;
+		wire_map(out, 3);
 		wire_put_text(out, "name", tag.name);
 		wire_put_digest(out, "digest", &tag.digest);
+		wire_put_uint(out, "uid", tag.uid);
 	}
 	request_send(request);
 }
@@ -133,12 +137,13 @@ static void on_tagged(void *ctx, int r, const struct err *err)
 
 static void delete_tag(struct request *request, const struct wire_bytes *name)
 {
+	struct tags *tags = request->cache->tags;
 	struct err err = { 0 };
 
-	if (tags_delete(request->cache->tags, name->data, name->len, on_tagged, request) == 0)
-		return;
-	err_set(&err, ERR_NOT_FOUND, "there is no tag '%.*s'", (int)name->len, name->data);
-	request_fail(request, &err);
+	if (tags_check_delete(tags, name->data, name->len, request->identity->uid, &err) < 0)
+		request_fail(request, &err);
+	else
+		(void)tags_delete(tags, name->data, name->len, on_tagged, request);
 }
 
 /* What is not here cannot be pinned. */
@@ -202,7 +207,7 @@ static void begin_tag(struct request *request, const struct tag_params *params)
 	tagging->request = request;
 	tagging->name = xmemdupz(params->name.data, params->name.len);
 	tagging->digest = params->digest;
-	tagging->uid = request->session->uid;
+	tagging->uid = request->identity->uid;
 	catalog_hold(cache->catalog, &tagging->digest);
 	tagging->holds_tree = trees_hold(cache->trees, &tagging->digest);
 	if (tagging->holds_tree || !nodes_find(cache->nodes, &tagging->digest)) {
@@ -218,8 +223,7 @@ void tag_start(struct request *request)
 	struct tag_params params = { 0 };
 	struct err err = { 0 };
 
-	if (wire_decode(request->params, tag_fields, N_ELEMENTS(tag_fields), &params, "tag", &err) < 0 ||
-	    tags_check_new(request->cache->tags, params.name.data, params.name.len, &err) < 0) {
+	if (wire_decode(request->params, tag_fields, N_ELEMENTS(tag_fields), &params, "tag", &err) < 0) {
 		request_fail(request, &err);
 	} else if (params.has_digest == params.delete) {
 		err_set(&err, ERR_INVALID_ARGUMENT,
@@ -227,6 +231,9 @@ void tag_start(struct request *request)
 		request_fail(request, &err);
 	} else if (params.delete) {
 		delete_tag(request, &params.name);
+	} else if (tags_check_set(request->cache->tags, params.name.data, params.name.len,
+				  request->identity->uid, &err) < 0) {
+		request_fail(request, &err);
 	} else if (!is_here(request, &params.digest)) {
 		err_set(&err, ERR_NOT_FOUND, "tag: %s is not in the store", DIGEST_TEXT(&params.digest));
 		request_fail_missing(request, &err, &params.digest, 1);

@@ -36,6 +36,7 @@ struct leases {
 	struct map map;
 	struct list all, users;
 	uint64_t n_groups; /* ever, to number them */
+	uint64_t max_of_user;
 };
 
 /* ---- groups ---- */
@@ -98,10 +99,10 @@ static int check_room(const struct leases *leases, uid_t uid, struct err *err)
 {
 	const struct lease_user *user = find_user(leases, uid);
 
-	if (user && user->n >= LEASES_OF_USER_MAX)
+	if (user && user->n >= leases->max_of_user)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED,
-			       "there are %d leases of user %u, and no more are given to one",
-			       LEASES_OF_USER_MAX, (unsigned)uid);
+			       "user %u has %zu leases, and may have no more (max-user-leases)",
+			       (unsigned)uid, user->n);
 	if (leases->map.n >= LEASES_MAX)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "there are %d leases, and no more are given",
 			       LEASES_MAX);
@@ -217,12 +218,13 @@ void lease_drop(struct lease *lease)
 
 /* ---- the whole ---- */
 
-struct leases *leases_new(struct event_base *base, struct trees *trees)
+struct leases *leases_new(struct event_base *base, struct trees *trees, uint64_t max_of_user)
 {
 	struct leases *leases = xcalloc(1, sizeof(*leases));
 
 	leases->base = base;
 	leases->trees = trees;
+	leases->max_of_user = max_of_user;
 	map_init(&leases->map);
 	list_init(&leases->all);
 	list_init(&leases->users);

@@ -31,11 +31,11 @@ struct lease;
 
 enum {
 	LEASE_SECONDS_MAX = 7 * 24 * 60 * 60, /* whoever needs a tree for longer tags it */
-	LEASES_OF_USER_MAX = 10000,
 	LEASES_MAX = 50000,
 };
 
-struct leases *leases_new(struct event_base *base, struct trees *trees); /* both borrowed for good */
+/* Borrowed for good. max_of_user: leases that one user may have */
+struct leases *leases_new(struct event_base *base, struct trees *trees, uint64_t max_of_user);
 void leases_free(struct leases *leases); /* ends all; when no request has one taken */
 DEFINE_AUTO(leases);
 

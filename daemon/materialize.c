@@ -169,6 +169,7 @@ static void start_plan(struct materialize *m)
 	m->has_folder = false; /* the plan closes it */
 	m->plan.store = cache->store;
 	m->plan.mount = cache->mount;
+	m->plan.client = identity_acting_for(m->request->identity);
 	m->plan.flights = cache->flights;
 	m->plan.queue = m->queue;
 	m->plan.max_workers = cache->n_hands;
@@ -193,7 +194,7 @@ static int take_lease(struct materialize *m, struct err *err)
 
 	if (!m->params.has_lease && !m->params.lease_connection)
 		return 0;
-	return lease_take(m->request->cache->leases, &m->params.digest, session->uid,
+	return lease_take(m->request->cache->leases, &m->params.digest, m->request->identity->uid,
 			  m->params.lease_connection ? &session->leases : NULL, &m->lease, err);
 }
 

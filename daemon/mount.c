@@ -13,6 +13,7 @@
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
+#include "daemon/identity.h"
 
 enum {
 	LOOK_AT = STATX_BASIC_STATS | STATX_MNT_ID,
@@ -203,12 +204,15 @@ static int open_by_path(const struct mount *mount, int folder, const struct stat
 
 static int open_by_handle(struct mount *mount, int folder, const struct statx *client, struct statx *st)
 {
+	const struct identity *acting;
 	AUTO_CLOSE int fd = -1;
 	int r;
 
 	if (atomic_load_explicit(&mount->no_handles, memory_order_relaxed))
 		return -EPERM;
+	acting = identity_suspend(); /* handles are for the daemon */
 	fd = disk_reopen_on(mount->fd, folder, O_PATH | O_DIRECTORY);
+	identity_resume(acting);
 	if (fd == -EPERM)
 		atomic_store_explicit(&mount->no_handles, true, memory_order_relaxed);
 	r = fd < 0 ? fd : disk_statx(fd, "", AT_EMPTY_PATH, LOOK_AT, st);

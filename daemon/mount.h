@@ -19,6 +19,9 @@
  * does one whose mount shows other owners or modes than the store's (an idmapped mount), since what is made
  * in it would get other owners.
  *
+ * A worker that acts as a client (identity.h) does so here too, but for handles, which are the daemon's to
+ * use: a path that the client cannot go leads nowhere.
+ *
  * Whether a folder is on the store's mount already costs one statx(2). Any thread; blocks: workers only.
  */
 #ifndef DIRCACHE_DAEMON_MOUNT_H

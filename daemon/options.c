@@ -219,9 +219,12 @@ int options_read(struct options *options, int argc, char **argv, struct err *err
 {
 	int r;
 
-	*options = (struct options){ .socket_mode = 0600,
-				     .node_memory = 256 << 20,
-				     .limits = tree_default_limits };
+	*options = (struct options){
+		.socket_mode = 0600,
+		.node_memory = 256 << 20,
+		.limits = tree_default_limits,
+		.user = { .connections = 1000, .requests = 4096, .tags = 5000, .leases = 10000 }
+	};
 	if ((r = parse(options, argc, argv, true, err)) != 0)
 		return r;
 	if ((r = read_environment(options, err)) < 0)

@@ -14,6 +14,7 @@
 
 #include "common/err.h"
 #include "daemon/tree.h"
+#include "daemon/users.h"
 
 struct options {
 	char *store, *socket; /* owned */
@@ -21,10 +22,11 @@ struct options {
 	uint64_t min_free;    /* bytes */
 	uint64_t node_memory; /* bytes */
 	struct tree_limits limits;
-	uint64_t workers;      /* 0: chosen by the number of CPUs */
-	uint64_t socket_mode;  /* permission bits */
-	char *socket_group;    /* owned, or NULL */
-	uint64_t idle_timeout; /* seconds without a connection before a stop; 0: never */
+	struct user_limits user; /* fds 0: half of all */
+	uint64_t workers;        /* 0: chosen by the number of CPUs */
+	uint64_t socket_mode;    /* permission bits */
+	char *socket_group;      /* owned, or NULL */
+	uint64_t idle_timeout;   /* seconds without a connection before a stop; 0: never */
 	bool verbose;
 };
 

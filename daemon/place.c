@@ -12,6 +12,7 @@ struct open_job {
 	struct job job;
 
 	/* In. */
+	const struct identity *client;
 	char *folder_path;
 
 	/* Out. */
@@ -27,6 +28,9 @@ static enum job_next open_run(struct job *job)
 {
 	struct open_job *open = CONTAINER_OF(job, struct open_job, job);
 
+	open->fd = identity_assume(open->client, &open->err);
+	if (open->fd < 0)
+		return JOB_DONE;
 	open->fd = disk_openat(AT_FDCWD, open->folder_path, O_PATH | O_DIRECTORY, 0);
 	if (open->fd < 0)
 		err_errno(&open->err, open->fd, "opening the target's folder '%s'", open->folder_path);
@@ -58,6 +62,7 @@ static void open_folder(struct request *request, struct wire_bytes path,
 	open->folder_path = xmemdupz(path.data, slash == path.data ? 1 : (size_t)(slash - path.data));
 	open->name = (struct wire_bytes){ slash + 1, (size_t)(path.data + path.len - slash - 1) };
 	open->job = (struct job){ .run = open_run, .done = open_done };
+	open->client = identity_acting_for(request->identity);
 	open->request = request;
 	open->got = got;
 	pool_submit(request->cache->chores, &open->job);

@@ -138,12 +138,17 @@ static int set_mode(int parent, const char *name)
 	return fd < 0 ? fd : disk_fchmod(fd, 0755);
 }
 
-static int make_folder(struct plan *plan, int parent, const char *name)
+static int make_folder_quietly(const struct plan *plan, int parent, const char *name)
 {
 	int r = disk_mkdirat(parent, name, 0755);
 
-	if (r == 0 && plan->set_modes)
-		r = set_mode(parent, name);
+	return r == 0 && plan->set_modes ? set_mode(parent, name) : r;
+}
+
+static int make_folder(struct plan *plan, int parent, const char *name)
+{
+	int r = make_folder_quietly(plan, parent, name);
+
 	return r < 0 ? plan_fail_errno(plan, r, "making the directory", name) : 0;
 }
 
@@ -173,6 +178,7 @@ static int place_files(struct plan *plan, struct item *item)
 		r = place(plan, item, &spot, &tally);
 		item->next_file += r == PLAN_PLACED;
 	}
+	identity_link(false);
 	count(plan, &tally);
 	return r;
 }
@@ -245,6 +251,25 @@ static int enter_target(struct plan *plan)
 	return 0;
 }
 
+/* The folder beside the target. Whoever made an empty one at the target may not know that this is needed. */
+static int make_root(struct plan *plan, const char *name)
+{
+	struct err err = { 0 };
+	int r;
+
+	if (!target_replaces(&plan->target))
+		return make_folder(plan, plan->target.folder, name);
+	r = make_folder_quietly(plan, plan->target.folder, name);
+	if (r != -EACCES)
+		return r < 0 ? plan_fail_errno(plan, r, "making the directory", name) : 0;
+	err_set(&err, ERR_FAILED_PRECONDITION,
+		"the target '%s' is an empty directory in a folder that the client may not write: it cannot "
+		"be "
+		"replaced",
+		plan->target.name);
+	return plan_fail(plan, r, &err);
+}
+
 static int begin_tree(struct plan *plan, struct item *root)
 {
 	struct err err = { 0 };
@@ -256,7 +281,7 @@ static int begin_tree(struct plan *plan, struct item *root)
 	if ((r = target_begin(&plan->target, &err)) < 0)
 		return plan_fail(plan, r, &err);
 	root->name = plan->target.hidden;
-	if ((r = make_folder(plan, plan->target.folder, root->name)) < 0)
+	if ((r = make_root(plan, root->name)) < 0)
 		return r;
 	atomic_fetch_add_explicit(&plan->counts.directories, 1, memory_order_relaxed);
 	if ((r = disk_fstatat(plan->target.folder, root->name, &st, AT_SYMLINK_NOFOLLOW)) < 0)
@@ -274,6 +299,7 @@ static int link_single(struct plan *plan, struct item *item)
 	struct plan_tally tally = { 0 };
 	int r = plan_link(plan, &spot, &item->need, &tally);
 
+	identity_link(false);
 	plan->placed = r == PLAN_PLACED;
 	if (plan->placed)
 		tally.bytes = plan->file->digest.size;
@@ -296,11 +322,33 @@ static int copy_single(struct plan *plan, struct item *item)
 	return r;
 }
 
+/*
+ * In a folder with the sticky bit only a file's owner may delete or rename it, and a link would be the
+ * daemon's: not for its own user, though, nor for root.
+ */
+static int look_for_sticky(struct plan *plan)
+{
+	struct stat st;
+	int r;
+
+	if (!plan->client || plan->client->uid == 0)
+		return 0;
+	if ((r = disk_fstat(plan->target.folder, &st)) < 0)
+		return plan_fail_errno(plan, r, "looking at the folder of", plan->target.name);
+	if (st.st_mode & S_ISVTX) {
+		plan->sticky = true;
+		atomic_store(&plan->unlinkable, EPERM);
+	}
+	return 0;
+}
+
 /* A single file is linked straight to its name; a private one is made under the hidden name and renamed. */
 static int make_file(struct plan *plan, struct item *item)
 {
 	int r = plan->target.begun ? 0 : enter_target(plan);
 
+	if (r == 0 && !plan->target.begun)
+		r = look_for_sticky(plan);
 	if (r < 0)
 		return r;
 	r = PLAN_UNLINKABLE;
@@ -311,6 +359,14 @@ static int make_file(struct plan *plan, struct item *item)
 
 /* ---- the crew ---- */
 
+static int act_as_client(struct plan *plan)
+{
+	struct err err = { 0 };
+	int r = identity_assume(plan->client, &err);
+
+	return r < 0 ? plan_fail(plan, r, &err) : 0;
+}
+
 static void plan_work(struct crew *crew, struct crew_item *crew_item)
 {
 	struct plan *plan = CONTAINER_OF(crew, struct plan, crew);
@@ -318,7 +374,7 @@ static void plan_work(struct crew *crew, struct crew_item *crew_item)
 	bool is_root = item->node == plan->root && !item->parent && !item->self;
 	int r = 0;
 
-	if (!atomic_load_explicit(&plan->stop, memory_order_relaxed)) {
+	if (!atomic_load_explicit(&plan->stop, memory_order_relaxed) && act_as_client(plan) == 0) {
 		if (!plan->root)
 			r = make_file(plan, item);
 		else if (!is_root || (r = begin_tree(plan, item)) == 0)
@@ -336,13 +392,14 @@ static void plan_finish(struct crew *crew)
 	struct err err = { 0 };
 	int r;
 
-	if (!atomic_load(&plan->stop) && plan->target.begun) {
+	if (act_as_client(plan) == 0 && !atomic_load(&plan->stop) && plan->target.begun) {
 		r = target_commit(&plan->target, &err);
 		plan->placed = r == 0;
 		if (r < 0)
 			plan_fail(plan, r, &err);
 	}
-	target_abort(&plan->target);
+	if (identity_assume(plan->client, &err) == 0)
+		target_abort(&plan->target); /* what cannot be taken back now, the next start does */
 	disk_close(plan->target.folder);
 }
 

@@ -11,6 +11,9 @@
  * flight, and the directory goes on where it was. Where the two places cannot share inodes at all (another
  * file system), files are reflinked instead, or else copied, and the result says why.
  *
+ * All of it is done as the client (identity.h): directories and private files belong to it, and where it may
+ * not write nothing is made. Linking alone takes a right that it lacks, and that is there for the links only.
+ *
  * Made by the loop, which owns it before plan_start() and after done().
  */
 #ifndef DIRCACHE_DAEMON_PLAN_H
@@ -25,6 +28,7 @@
 #include "daemon/blob.h"
 #include "daemon/crew.h"
 #include "daemon/flight.h"
+#include "daemon/identity.h"
 #include "daemon/mount.h"
 #include "daemon/node.h"
 #include "daemon/target.h"
@@ -50,10 +54,11 @@ struct plan {
 	struct flights *flights;
 	struct pool_queue *queue;
 	size_t max_workers;
-	struct mount *mount;          /* the store's */
-	struct target target;         /* its folder is taken over: the last worker closes it */
-	const struct node *root;      /* a resolved tree, */
-	const struct file_node *file; /* or a single file, when root is NULL */
+	struct mount *mount;           /* the store's */
+	const struct identity *client; /* as whom workers make it; NULL: as the daemon */
+	struct target target;          /* its folder is taken over: the last worker closes it */
+	const struct node *root;       /* a resolved tree, */
+	const struct file_node *file;  /* or a single file, when root is NULL */
 	enum plan_mode mode;
 	bool writable;                   /* no links: each file is private, and its owner may write it */
 	bool require_link;               /* fail rather than fall back */
@@ -76,6 +81,7 @@ struct plan {
 	atomic_int fallback_why;  /* errno: of the first fallback */
 	atomic_flag failing;      /* the first to set it writes r and err */
 	bool placed;              /* it is at its target: too late to fail */
+	bool sticky;              /* the folder of a single file that is therefore no link */
 	bool set_modes;           /* the folder has a default ACL or a setgid bit: mkdir(2) is not enough */
 	struct crew crew;
 };

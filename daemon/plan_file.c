@@ -101,6 +101,8 @@ int plan_copy(struct plan *plan, const struct plan_spot *spot, struct plan_need 
 
 static const char *explain(const struct plan *plan, int why)
 {
+	if (plan->sticky)
+		return "the folder is sticky, so that its user could not delete a link to the daemon's file";
 	if (why == EXDEV && plan->place == MOUNT_OTHER)
 		return "the folder is on another mount of the store's file system, and cannot be opened on "
 		       "the store's own";
@@ -118,6 +120,7 @@ int plan_fall_back(struct plan *plan, const struct plan_spot *spot, int why, str
 	struct err err = { 0 };
 	int r;
 
+	identity_link(false);
 	if (plan->require_link) {
 		err_set(&err, ERR_FAILED_PRECONDITION,
 			"the target '%s' cannot share inodes with the store, and copies were not wanted: %s",
@@ -135,9 +138,11 @@ int plan_link(struct plan *plan, const struct plan_spot *spot, struct plan_need 
 {
 	const struct file_node *file = spot->file;
 	struct err err = { 0 };
-	int why = 0;
-	int r = blob_link(plan->store, &file->digest, file->executable ? BLOB_EXEC : BLOB_PLAIN, spot->folder,
-			  spot->name, &why, &err);
+	int why = 0, r;
+
+	identity_link(true);
+	r = blob_link(plan->store, &file->digest, file->executable ? BLOB_EXEC : BLOB_PLAIN, spot->folder,
+		      spot->name, &why, &err);
 
 	switch (r) {
 	case 0:
@@ -165,6 +170,9 @@ int plan_place(struct plan *plan, const struct plan_spot *spot, struct plan_need
 		r = plan_link(plan, spot, need, tally);
 	if (r != PLAN_UNLINKABLE)
 		return r;
+	/* What follows sets modes and times, and that is for the owner: by now the name may be another
+	 * file's. */
+	identity_link(false);
 	if (digest_is_empty(&spot->file->digest))
 		return create_empty(plan, spot, tally);
 	if (plan->mode != PLAN_LINK || plan->writable || spot->file->properties)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/alloc.h"
+#include "daemon/identity.h"
 #include "daemon/lap.h"
 
 enum { DONE_SLICE_NS = 250 * 1000 };
@@ -121,6 +122,7 @@ static void finish_job(struct pool *pool, struct job *job)
 static void *work(void *ctx)
 {
 	struct pool *pool = ctx;
+	enum job_next next;
 	struct job *job;
 
 	lock(&pool->lock);
@@ -130,7 +132,9 @@ static void *work(void *ctx)
 		if (!job)
 			break;
 		unlock(&pool->lock);
-		if (job->run(job) == JOB_DONE) {
+		next = job->run(job);
+		identity_drop(); /* as whom this job acted is not for the next */
+		if (next == JOB_DONE) {
 			finish_job(pool, job);
 			job = NULL;
 		}

@@ -180,7 +180,7 @@ static void start_begin(struct request *request, const struct put_params *params
 	put->cache = request->cache;
 	put->queue = pool_queue_new(request->cache->pool);
 	put->number = session->n_numbered++;
-	put->uid = session->uid;
+	put->uid = request->identity->uid;
 	put->refs = 1;
 	(void)blocks_add(&put->directories, sizeof(size_t)); /* the root has no entry */
 	put->expected = params->bytes;
@@ -263,7 +263,7 @@ static int check_commit(const struct put *put, const struct wire_bytes *tag, str
 	if (put->n_open)
 		return err_set(err, ERR_FAILED_PRECONDITION,
 			       "put: %zu requests with entries are not answered yet", put->n_open);
-	return tag->data ? tags_check_new(put->cache->tags, tag->data, tag->len, err) : 0;
+	return tag->data ? tags_check_set(put->cache->tags, tag->data, tag->len, put->uid, err) : 0;
 }
 
 static void start_commit(struct request *request, struct put *put, const struct put_params *params)

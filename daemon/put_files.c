@@ -15,6 +15,7 @@ struct store_files {
 	struct job job;
 
 	/* In. */
+	const struct blob_store *store;
 	const struct catalog *catalog; /* for its hint about sizes only */
 	struct put_files *files;       /* its files, n_taken and stop */
 	struct blob_writer *writer;
@@ -35,19 +36,31 @@ struct store_files {
 
 /* ---- on a worker ---- */
 
+/* Is this a file that its client may read, and that will stay as it is read? */
+static int check_file(const struct store_files *store, int fd, struct stat *st, struct err *err)
+{
+	int flags = disk_fd_flags(fd), r;
+
+	if (flags < 0 || (r = disk_fstat(fd, st)) < 0)
+		return err_errno(err, flags < 0 ? flags : r, "looking at it");
+	if (!S_ISREG(st->st_mode))
+		return err_set(err, ERR_INVALID_ARGUMENT, "it is no regular file");
+	if (flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY)
+		return err_set(err, ERR_INVALID_ARGUMENT, "its descriptor is not open for reading");
+	if ((flags & O_ACCMODE) == O_RDWR && blob_looks_published(store->store, st))
+		return err_set(err, ERR_INVALID_ARGUMENT,
+			       "it is a file of the store, and its descriptor is open for writing");
+	return 0;
+}
+
 static int store_file(struct store_files *store, struct put_file *file)
 {
-	int flags = disk_fd_flags(file->fd);
 	bool may_be_known;
 	struct stat st;
-	int r;
+	int r = check_file(store, file->fd, &st, &store->err);
 
-	if (flags < 0 || (r = disk_fstat(file->fd, &st)) < 0)
-		return err_errno(&store->err, flags < 0 ? flags : r, "looking at it");
-	if (!S_ISREG(st.st_mode))
-		return err_set(&store->err, ERR_INVALID_ARGUMENT, "it is no regular file");
-	if (flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY)
-		return err_set(&store->err, ERR_INVALID_ARGUMENT, "its descriptor is not open for reading");
+	if (r < 0)
+		return r;
 	file->kind =
 		(file->has_executable ? file->executable : st.st_mode & S_IXUSR) ? BLOB_EXEC : BLOB_PLAIN;
 	may_be_known =
@@ -208,6 +221,7 @@ static void start_job(struct put_files *files)
 	struct store_files *store = xcalloc(1, sizeof(*store));
 
 	store->job = (struct job){ .run = store_run, .done = store_done };
+	store->store = files->put->cache->store;
 	store->catalog = files->put->cache->catalog;
 	store->files = files;
 	store->room.made = on_room_made;

@@ -9,10 +9,12 @@
 
 /* ---- sessions ---- */
 
-void session_init(struct session *session, struct service *service, uid_t uid)
+void session_init(struct session *session, struct service *service, struct identity *identity)
 {
 	session->service = service;
-	session->uid = uid;
+	session->identity = identity;
+	session->user = users_get(&service->users, identity->uid);
+	session->user->n_connections++;
 	list_init(&session->requests);
 	list_init(&session->items);
 	lease_group_init(service->cache->leases, &session->leases);
@@ -70,6 +72,21 @@ void session_fini(struct session *session)
 		item->gone(item);
 	}
 	lease_group_fini(&session->leases);
+	session->user->n_connections--;
+	user_put(session->user);
+	identity_put(session->identity);
+}
+
+void session_count_fds(struct session *session, size_t n)
+{
+	session->service->n_fds += n;
+	session->user->n_fds += n;
+}
+
+void session_uncount_fds(struct session *session, size_t n)
+{
+	session->service->n_fds -= n;
+	session->user->n_fds -= n;
 }
 
 bool request_cancel(struct session *session, uint32_t id)
@@ -93,6 +110,7 @@ static void request_free(struct request *request)
 	size_t n_open = 0, n_fds = request->n_fds;
 
 	service->n_fds -= n_fds;
+	request->user->n_fds -= n_fds;
 	for (size_t i = 0; i < request->n_fds; i++)
 		if (request->fds[i] >= 0)
 			request->fds[n_open++] = request->fds[i];
@@ -104,6 +122,8 @@ static void request_free(struct request *request)
 	wire_out_fini(&request->out);
 	free(request->bytes);
 	free(request->fds);
+	user_put(request->user);
+	identity_put(request->identity);
 	free(request);
 	if (n_fds)
 		service->fds_closed(service);
@@ -115,6 +135,7 @@ static void end(struct request *request, int fd)
 	struct session *session = request->session;
 
 	request->cache->counters.requests_active--;
+	request->user->n_requests--;
 	if (session) {
 		size_t len;
 		char *bytes = wire_out_take(&request->out, &len);
@@ -243,24 +264,32 @@ static bool id_is_open(const struct session *session, const struct request *requ
 	return false;
 }
 
-static void begin(struct request *request)
+/* May this method begin, by this client and now? */
+static int check_method(const struct request *request, const struct method *method, struct err *err)
 {
 	const struct wire_bytes *name = &request->message.method;
-	const struct method *method = find_method(request->service, name);
+
+	if (!method)
+		return err_set(err, ERR_INVALID_ARGUMENT, "there is no method '%.*s'",
+			       name->len > 64 ? 64 : (int)name->len, name->data);
+	if (method->admin && !identity_is_admin(request->identity->uid))
+		return identity_refuse(method->name, err);
+	if (request->service->stopping && !method->any_time)
+		return err_set(err, ERR_UNAVAILABLE, "%s: the daemon is stopping", method->name);
+	return 0;
+}
+
+static void begin(struct request *request)
+{
+	const struct method *method = find_method(request->service, &request->message.method);
 	struct err err = { 0 };
 
-	if (!method) {
-		err_set(&err, ERR_INVALID_ARGUMENT, "there is no method '%.*s'",
-			name->len > 64 ? 64 : (int)name->len, name->data);
+	if (check_method(request, method, &err) < 0)
 		request_fail(request, &err);
-	} else if (request->service->stopping && !method->any_time) {
-		err_set(&err, ERR_UNAVAILABLE, "%s: the daemon is stopping", method->name);
-		request_fail(request, &err);
-	} else if (!request->cache->ready && !method->any_time) {
+	else if (!request->cache->ready && !method->any_time)
 		list_append(&request->service->waiting, &request->waiting);
-	} else {
+	else
 		method->start(request);
-	}
 }
 
 void requests_ready(struct service *service)
@@ -279,12 +308,14 @@ int request_start(struct session *session, char *bytes, size_t len, int *fds, si
 	int r;
 
 	request->session = session;
+	request->identity = identity_get(session->identity);
+	request->user = user_ref(session->user);
 	request->service = session->service;
 	request->cache = session->service->cache;
 	request->bytes = bytes;
 	request->fds = fds;
 	request->n_fds = n_fds;
-	request->service->n_fds += n_fds;
+	session_count_fds(session, n_fds);
 	list_init(&request->link);
 	list_init(&request->waiting);
 	r = wire_parse(bytes, len, &request->message, err);
@@ -299,9 +330,11 @@ int request_start(struct session *session, char *bytes, size_t len, int *fds, si
 	request->params = request->message.params;
 	request->cache->counters.requests++;
 	request->cache->counters.requests_active++;
+	r = user_check_requests(request->user, &refused);
+	request->user->n_requests++;
 	list_append(&session->requests, &request->link);
 	session->n_requests++;
-	if (id_is_open(session, request))
+	if (r == 0 && id_is_open(session, request))
 		err_set(&refused, ERR_INVALID_ARGUMENT, "the id %u is that of an open request",
 			request->message.id);
 	if (refused.set || check_fds(request, truncated, &refused) < 0)

@@ -23,6 +23,8 @@
 #include "common/list.h"
 #include "common/wire.h"
 #include "daemon/cache.h"
+#include "daemon/identity.h"
+#include "daemon/users.h"
 
 struct request;
 
@@ -31,6 +33,7 @@ struct method {
 	const char *name;
 	void (*start)(struct request *request);
 	bool any_time; /* also before the cache is ready, and while the daemon stops */
+	bool admin;    /* for the daemon's user and root */
 };
 
 /* What all requests of the daemon share. */
@@ -41,6 +44,7 @@ struct service {
 	void (*fds_closed)(struct service *service); /* n_fds went down at the end of a request */
 	struct list waiting;                         /* requests that came before the cache was ready */
 	bool stopping;
+	struct users users;
 	size_t n_fds;     /* descriptors received, of requests that have not ended */
 	bool single_user; /* absolute paths are accepted */
 };
@@ -53,9 +57,10 @@ struct session_item {
 
 /* One client's connection, as requests see it. */
 struct session {
-	struct service *service; /* borrowed */
-	uid_t uid;
-	struct list requests; /* open ones */
+	struct service *service;   /* borrowed */
+	struct identity *identity; /* the peer's */
+	struct user *user;         /* its account */
+	struct list requests;      /* open ones */
 	size_t n_requests;
 	struct list items;
 	uint32_t n_numbered; /* items that were given a number */
@@ -68,7 +73,9 @@ struct session {
 };
 
 struct request {
-	struct session *session; /* NULL when the client is gone */
+	struct session *session;   /* NULL when the client is gone */
+	struct identity *identity; /* whose request it is */
+	struct user *user;
 	struct service *service;
 	struct cache *cache;
 	const struct wire_value *params;
@@ -87,7 +94,8 @@ struct request {
 	struct list link, waiting;
 };
 
-void session_init(struct session *session, struct service *service, uid_t uid);
+/* identity is taken over. */
+void session_init(struct session *session, struct service *service, struct identity *identity);
 
 /* The client is gone: its requests are cancelled, its puts end. session is not used by any request any more.
  */
@@ -134,6 +142,10 @@ void request_progress(struct request *request, uint64_t files, uint64_t files_to
 
 /* One descriptor of the request, for the caller to close; -1 if it was taken already or never came. */
 int request_take_fd(struct request *request, size_t i);
+
+/* Descriptors came in, or were closed: in all, and of the user. */
+void session_count_fds(struct session *session, size_t n);
+void session_uncount_fds(struct session *session, size_t n);
 
 /* ---- what several methods take from their params ---- */
 

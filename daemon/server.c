@@ -21,6 +21,7 @@
 #include "daemon/conn.h"
 #include "daemon/disk.h"
 #include "daemon/gc.h"
+#include "daemon/identity.h"
 #include "daemon/info.h"
 #include "daemon/look.h"
 #include "daemon/materialize.h"
@@ -38,23 +39,24 @@ enum {
 static const struct timeval stop_poll = { .tv_usec = 5000 };
 static const struct timeval accept_pause = { .tv_usec = 100000 };
 
+/* The columns: request.h, struct method. */
 static const struct method methods[] = {
-	{ "ping", ping_start, true },
-	{ "put", put_start, false },
-	{ "materialize", materialize_start, false },
-	{ "remove", remove_start, false },
-	{ "cat", cat_start, false },
-	{ "ls", ls_start, false },
-	{ "has", has_start, false },
-	{ "tag", tag_start, false },
-	{ "tags", tags_start, false },
-	{ "stats", stats_start, true },
-	{ "trees", trees_start, false },
-	{ "gc", gc_start, false },
-	{ "verify", verify_start, false },
-	{ "cancel", cancel_start, true },
-	{ "stop", stop_start, true },
-	{ NULL, NULL, false },
+	{ "ping", ping_start, true, false },
+	{ "put", put_start, false, false },
+	{ "materialize", materialize_start, false, false },
+	{ "remove", remove_start, false, false },
+	{ "cat", cat_start, false, false },
+	{ "ls", ls_start, false, false },
+	{ "has", has_start, false, false },
+	{ "tag", tag_start, false, false },
+	{ "tags", tags_start, false, false },
+	{ "stats", stats_start, true, false },
+	{ "trees", trees_start, false, false },
+	{ "gc", gc_start, false, true },
+	{ "verify", verify_start, false, true },
+	{ "cancel", cancel_start, true, false },
+	{ "stop", stop_start, true, true },
+	{ NULL, NULL, false, false },
 };
 
 struct server {
@@ -146,29 +148,33 @@ static int listen_at(struct server *server, struct err *err)
 
 /* ---- connections ---- */
 
-/* Only its own user, and root, may talk to this daemon. */
-static bool is_welcome(int sock, uid_t *uid)
+/* May this peer talk to us? */
+static int check_peer(struct server *server, uid_t uid, struct err *err)
 {
-	struct ucred peer;
-	socklen_t size = sizeof(peer);
+	struct user *user;
+	int r;
 
-	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return false;
-	*uid = peer.uid;
-	return peer.uid == geteuid() || peer.uid == 0;
+	if (!identity_is_served(uid) && identity_can_act())
+		return err_set(err, ERR_PERMISSION_DENIED,
+			       "user %u is not served: that is the number of users that have none here",
+			       (unsigned)uid);
+	if (!identity_is_served(uid))
+		return err_set(err, ERR_PERMISSION_DENIED, "this daemon serves user %u only, not user %u",
+			       (unsigned)geteuid(), (unsigned)uid);
+	user = users_get(&server->service.users, uid);
+	r = user_check_connections(user, err);
+	user_put(user);
+	return r;
 }
 
-static void turn_away(int sock, uid_t uid)
+static void turn_away(int sock, const struct err *err)
 {
 	struct wire_out out = { 0 };
-	struct err err = { 0 };
 
-	err_set(&err, ERR_PERMISSION_DENIED, "this daemon serves user %u only, not user %u",
-		(unsigned)geteuid(), (unsigned)uid);
 	wire_notification(&out, "error");
 	wire_map(&out, 2);
-	wire_put_text(&out, "code", err_code_text(err.code));
-	wire_put_text(&out, "message", err.text);
+	wire_put_text(&out, "code", err_code_text(err->code));
+	wire_put_text(&out, "message", err->text);
 	(void)socket_send(sock, out.data, out.len, NULL, 0);
 	wire_out_fini(&out);
 	(void)close(sock);
@@ -176,12 +182,20 @@ static void turn_away(int sock, uid_t uid)
 
 static void accept_one(struct server *server, int sock)
 {
-	uid_t uid = (uid_t)-1;
+	struct identity *identity = NULL;
+	struct err err = { 0 };
+	int r = identity_of_peer(sock, &identity);
 
-	if (is_welcome(sock, &uid))
-		conn_new(&server->conns, sock, uid);
+	if (r < 0)
+		err_errno(&err, r, "asking who the peer is");
 	else
-		turn_away(sock, uid);
+		r = check_peer(server, identity->uid, &err);
+	if (r < 0) {
+		turn_away(sock, &err);
+		identity_put(identity);
+	} else {
+		conn_new(&server->conns, sock, identity);
+	}
 }
 
 /* Out of descriptors: connections wait in the backlog, but the level-triggered event must not spin. */
@@ -338,6 +352,22 @@ static void widen_fd_table(void)
 	disk_close(fd);
 }
 
+/*
+ * What one user may have. Connections and what comes through them are descriptors too, and where there are
+ * few, nobody gets more than half of them. A daemon with one user leaves them all to that one.
+ */
+static struct user_limits share_fds(const struct user_limits *limits, size_t max_fds)
+{
+	size_t half = identity_can_act() ? max_fds / 2 : max_fds;
+	struct user_limits shared = *limits;
+
+	if (!shared.fds || shared.fds > max_fds)
+		shared.fds = half;
+	if (shared.connections > half)
+		shared.connections = half;
+	return shared;
+}
+
 static struct event *make(struct server *server, evutil_socket_t fd, short what, event_callback_fn callback)
 {
 	struct event *event = event_new(server->base, fd, what, callback, server);
@@ -368,11 +398,13 @@ static int start(struct server *server, struct err *err)
 		.limits = options->limits,
 		.node_memory = options->node_memory,
 		.space = { .max_size = options->max_size, .min_free = options->min_free },
+		.user = options->user,
 	};
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	size_t max_fds = raise_fd_limit();
+	struct user_limits user = share_fds(&options->user, max_fds);
 	int r;
 
-	server->conns.max_fds = raise_fd_limit();
 	widen_fd_table();
 	config.n_workers = options->workers ? (size_t)options->workers : (size_t)(cpus > 0 ? cpus : 1) + 2;
 	if ((r = lock_socket(server, err)) < 0 ||
@@ -384,17 +416,20 @@ static int start(struct server *server, struct err *err)
 		.methods = methods,
 		.stop = on_service_stop,
 		.fds_closed = on_fds_closed,
-		.single_user = true,
+		/* Nobody else gets past the socket's mode, or is served. */
+		.single_user = !identity_can_act() || !(options->socket_mode & 0066),
 	};
+	users_init(&server->service.users, &user);
 	list_init(&server->service.waiting);
 	server->conns = (struct conns){
 		.base = server->base,
 		.service = &server->service,
-		.max_fds = server->conns.max_fds,
+		.max_fds = max_fds,
 		.changed = on_conns_changed,
 		.ctx = server,
 	};
 	list_init(&server->conns.open);
+	list_init(&server->conns.starved);
 	if (server->conns.max_fds >= MANY_FDS)
 		blob_store_keep_folders(server->cache.store);
 	make_events(server);
@@ -432,6 +467,7 @@ int server_run(const struct options *options, struct err *err)
 	struct server server = { .options = options, .listen_fd = -1, .lock_fd = -1 };
 	int r;
 
+	identity_init();
 	server.cache.store_fd = server.cache.lock_fd = -1;
 	server.base = event_base_new();
 	if (!server.base)

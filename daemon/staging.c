@@ -16,10 +16,11 @@
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
+#include "daemon/identity.h"
 #include "daemon/rmtree.h"
 
 #define PREFIX ".dircache-"
-#define HEAD   "dircache-staging 2\n"
+#define HEAD   "dircache-staging 3\n"
 
 /* A hidden name: the prefix, whose process, which slot, and what nobody can guess. */
 enum {
@@ -29,8 +30,12 @@ enum {
 	RANDOM_DIGITS = 10,
 	SLOTS_MAX = 1 << (4 * SLOT_DIGITS),
 	SLOT_SIZE = 8192,
-	RECORD_MAX = PATH_MAX + 256, /* with its NUL */
+	GROUPS_MAX = 256, /* that are recorded */
+	GROUPS_SIZE = GROUPS_MAX * (sizeof(" 4294967295") - 1),
+	RECORD_MAX = PATH_MAX + GROUPS_SIZE + 256, /* with its NUL */
 };
+
+_Static_assert(RECORD_MAX < SLOT_SIZE, "a record fits into its slot");
 
 struct staging {
 	int fd;
@@ -45,7 +50,9 @@ struct staging {
 
 /* What a record says. */
 struct record {
-	unsigned uid;
+	unsigned uid, gid;
+	size_t n_groups;
+	gid_t groups[GROUPS_MAX];
 	uintmax_t device, inode;
 	char hidden[STAGING_NAME_SIZE];
 	char path[PATH_MAX];
@@ -113,9 +120,14 @@ void staging_free(struct staging *staging)
 /* Locked. */
 static int open_records(struct staging *staging)
 {
-	if (staging->records_fd < 0)
+	const struct identity *client;
+
+	if (staging->records_fd < 0) {
+		client = identity_suspend();
 		staging->records_fd = disk_openat(staging->fd, staging->run,
 						  O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+		identity_resume(client);
+	}
 	return staging->records_fd < 0 ? staging->records_fd : 0;
 }
 
@@ -168,9 +180,21 @@ static int write_record(struct staging *staging, uint32_t slot, const char *text
 	return r < 0 ? err_errno(err, r, "writing a staging record in the store") : 0;
 }
 
+/* UID GID GROUP...: as whom this worker acts, and a sweep will. */
+static void print_owner(const struct identity *client, char owner[GROUPS_SIZE + 64])
+{
+	uid_t uid = client ? client->uid : geteuid();
+	gid_t gid = client ? client->gid : getegid();
+	size_t n = client ? client->n_groups : 0;
+	char *end = owner + snprintf(owner, 64, "%u %u", (unsigned)uid, (unsigned)gid);
+
+	for (size_t i = 0; i < n && i < GROUPS_MAX; i++)
+		end += snprintf(end, sizeof(" 4294967295"), " %u", (unsigned)client->groups[i]);
+}
+
 int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_SIZE], struct err *err)
 {
-	char path[PATH_MAX], text[RECORD_MAX];
+	char path[PATH_MAX], owner[GROUPS_SIZE + 64], text[RECORD_MAX];
 	struct stat st;
 	uint32_t slot;
 	int r, len;
@@ -183,8 +207,9 @@ int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_
 		return err_errno(err, r, "making a staging record in the store");
 	(void)snprintf(hidden, STAGING_NAME_SIZE, PREFIX "%s%06" PRIx32 "%010" PRIx64, staging->run, slot,
 		       draw() >> (64 - 4 * RANDOM_DIGITS));
-	len = snprintf(text, sizeof(text), HEAD "%u\n%ju %ju\n%s\n%s", (unsigned)geteuid(),
-		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, hidden, path);
+	print_owner(identity_assumed(), owner);
+	len = snprintf(text, sizeof(text), HEAD "%s\n%ju %ju\n%s\n%s", owner, (uintmax_t)st.st_dev,
+		       (uintmax_t)st.st_ino, hidden, path);
 	return write_record(staging, slot, text, (size_t)len + 1, err);
 }
 
@@ -201,13 +226,44 @@ static int is_hidden_name(const char *name)
 	       strspn(name + PREFIX_SIZE, "0123456789abcdef") == STAGING_NAME_SIZE - 1 - PREFIX_SIZE;
 }
 
+/* One number and the blank or the end of the line behind it. Return: what follows, or NULL. */
+static const char *parse_id(const char *text, unsigned *id, bool *is_last)
+{
+	char *end;
+	unsigned long number = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || number >= UINT32_MAX || (*end != ' ' && *end != '\n'))
+		return NULL;
+	*id = (unsigned)number;
+	*is_last = *end == '\n';
+	return end + 1;
+}
+
+/* UID GID GROUP... Return: the next line, or NULL. */
+static const char *parse_owner(const char *text, struct record *record)
+{
+	bool is_last = true;
+
+	record->n_groups = 0;
+	text = parse_id(text, &record->uid, &is_last);
+	if (!text || is_last)
+		return NULL;
+	text = parse_id(text, &record->gid, &is_last);
+	while (text && !is_last && record->n_groups < GROUPS_MAX)
+		text = parse_id(text, &record->groups[record->n_groups++], &is_last);
+	return is_last ? text : NULL;
+}
+
 /* Return: 0, or -EINVAL for what is no record (a crash can leave an empty one). */
 static int parse(const char *text, struct record *record)
 {
 	int end = 0, n;
 
-	if (sscanf(text, HEAD "%u\n%ju %ju\n%34s%n", &record->uid, &record->device, &record->inode,
-		   record->hidden, &end) != 4)
+	if (strncmp(text, HEAD, sizeof(HEAD) - 1) != 0)
+		return -EINVAL;
+	text = parse_owner(text + sizeof(HEAD) - 1, record);
+	if (!text ||
+	    sscanf(text, "%ju %ju\n%34s%n", &record->device, &record->inode, record->hidden, &end) != 3)
 		return -EINVAL;
 	if (text[end] != '\n' || text[end + 1] != '/' || !is_hidden_name(record->hidden))
 		return -EINVAL;
@@ -234,6 +290,24 @@ static int sweep_record(const struct record *record, struct err *err)
 	return r < 0 ? r : 1;
 }
 
+/* As the client for whom the name was made, who alone may be let to delete it. */
+static int sweep_as_owner(const struct record *record, struct err *err)
+{
+	struct identity *client = identity_new(record->uid, record->gid, record->groups, record->n_groups);
+	int r = 0;
+
+	if (record->uid != geteuid() && !identity_can_act())
+		r = err_errno(err, -EPERM, "deleting '%s' in '%s' as user %u", record->hidden, record->path,
+			      record->uid);
+	if (r == 0)
+		r = identity_assume(identity_acting_for(client), err);
+	if (r == 0)
+		r = sweep_record(record, err);
+	identity_drop();
+	identity_put(client);
+	return r;
+}
+
 /* The file of an earlier process, which has hidden names with its number only. */
 static int sweep_slot(int records_fd, uint32_t slot, const char *run, size_t *n_deleted, struct err *err)
 {
@@ -247,7 +321,7 @@ static int sweep_slot(int records_fd, uint32_t slot, const char *run, size_t *n_
 	if (!*text)
 		return 0;
 	if (parse(text, &record) == 0 && strncmp(record.hidden + PREFIX_SIZE, run, RUN_DIGITS) == 0)
-		r = sweep_record(&record, err);
+		r = sweep_as_owner(&record, err);
 	if (r < 0)
 		return r;
 	*n_deleted += (size_t)r;

@@ -6,12 +6,15 @@
  * target's own folder while that goes on. Before the name is made, a record of it is left in STORE/staging,
  * unsynced; it is cleared when the name is gone again. After a killed daemon the records say what to delete:
  *
- *     dircache-staging 2\n  UID\n  DEVICE INODE\n  HIDDEN NAME\n  FOLDER'S PATH  NUL
+ *     dircache-staging 3\n  UID GID GROUP...\n  DEVICE INODE\n  HIDDEN NAME\n  FOLDER'S PATH  NUL
  *
  * The records of one process lie in one file, STORE/staging/NUMBER, in slots of 8 KiB that are used again and
  * again: to write into a file costs a sixth of making one and deleting it. A slot whose first byte is NUL is
  * free. The number is drawn at start and is in the hidden names too, as is the slot, so a sweep knows the
  * records of earlier processes from those in use. A clean stop deletes the file.
+ *
+ * The first line says as whom the worker acted (identity.h), with at most 256 groups; a sweep acts as the
+ * same, and so gets nowhere where that client does not.
  *
  * A sweep opens the folder again by its path, without following a symlink at its end, and only if device and
  * inode are still those recorded is the hidden name in it deleted. A record of which a kill left a part tells

@@ -10,8 +10,9 @@
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
-#include "daemon/reserve.h"
+#include "daemon/identity.h"
 #include "daemon/map.h"
+#include "daemon/reserve.h"
 
 enum {
 	FILE_MAX = TAGS_MAX * (DIGEST_TEXT_SIZE + 12 + TAG_NAME_MAX)
@@ -36,6 +37,8 @@ struct tags {
 	int store_fd;
 	struct tag *items; /* ascending by name */
 	size_t n, capacity;
+	uint64_t max_of_user;
+	struct list pending;   /* changes that are not in the index yet, the first first */
 	struct list committed; /* changes that are in the index and not in the file */
 	struct list comparisons;
 	bool saving; /* or comparing: somebody is at the file */
@@ -60,7 +63,7 @@ struct save_job {
 
 /* A change on its way: first the index, then here, then the file. What the index refuses never was. */
 struct change {
-	struct list link;
+	struct list link; /* pending, committed, or being saved */
 	struct tags *tags;
 	struct tag tag; /* name owned */
 	bool is_deletion;
@@ -92,13 +95,15 @@ static void change_end(struct change *change, int r, const struct err *err)
 	free(change);
 }
 
-struct tags *tags_new(struct pool *pool, struct index *index, int store_fd)
+struct tags *tags_new(struct pool *pool, struct index *index, int store_fd, uint64_t max_of_user)
 {
 	struct tags *tags = xcalloc(1, sizeof(*tags));
 
 	tags->queue = pool_queue_new(pool);
+	list_init(&tags->pending);
 	list_init(&tags->committed);
 	list_init(&tags->comparisons);
+	tags->max_of_user = max_of_user;
 	map_init(&tags->pins);
 	tags->index = index;
 	tags->store_fd = store_fd;
@@ -452,6 +457,7 @@ static void on_committed(void *ctx, int r, const struct err *err)
 	struct change *change = ctx;
 	struct tags *tags = change->tags;
 
+	list_remove(&change->link);
 	if (r < 0) {
 		change_end(change, r, err);
 		return;
@@ -475,26 +481,109 @@ static struct change *change_new(struct tags *tags, const char *name, tags_done 
 	change->done = done;
 	change->ctx = ctx;
 	list_init(&change->link);
+	list_append(&tags->pending, &change->link);
 	return change;
 }
 
-int tags_check_new(const struct tags *tags, const char *name, size_t len, struct err *err)
+/* ---- owners ---- */
+
+static bool has_name(const struct change *change, const char *name, size_t len)
+{
+	return strncmp(change->tag.name, name, len) == 0 && !change->tag.name[len];
+}
+
+/* Whose a name is when what is on its way to the index has come there. Return: is it anybody's? */
+static bool find_owner(const struct tags *tags, const char *name, size_t len, uid_t *uid)
+{
+	bool found;
+	size_t i = position(tags, name, len, &found);
+
+	if (found)
+		*uid = tags->items[i].uid;
+	list_for_each (l, &tags->pending) {
+		const struct change *change = LIST_ENTRY(l, struct change, link);
+
+		if (!has_name(change, name, len))
+			continue;
+		found = !change->is_deletion;
+		*uid = change->tag.uid;
+	}
+	return found;
+}
+
+static int check_owner(uid_t owner, uid_t uid, const char *name, size_t len, struct err *err)
+{
+	AUTO_FREE char *what = NULL;
+
+	if (owner == uid || identity_is_admin(uid))
+		return 0;
+	what = xasprintf("changing the tag '%.*s' of user %u", (int)len, name, (unsigned)owner);
+	identity_refuse(what, err);
+	err_prefix(err, "not yours: ");
+	return -EPERM;
+}
+
+static int check_room(const struct tags *tags, uid_t uid, struct err *err)
+{
+	size_t n = 0;
+
+	if (tags->n >= TAGS_MAX)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "there are %d tags: delete some", TAGS_MAX);
+	for (size_t i = 0; i < tags->n; i++)
+		n += tags->items[i].uid == uid;
+	list_for_each (l, &tags->pending) {
+		const struct change *change = LIST_ENTRY(l, struct change, link);
+
+		n += !change->is_deletion && change->tag.uid == uid;
+	}
+	if (n >= tags->max_of_user)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED,
+			       "user %u has %zu tags, and may have no more (max-user-tags)", (unsigned)uid,
+			       n);
+	return 0;
+}
+
+int tags_check_set(const struct tags *tags, const char *name, size_t len, uid_t uid, struct err *err)
 {
 	int r = tag_check_name(name, len, err);
+	uid_t owner;
 
-	if (r == 0 && tags->n >= TAGS_MAX && !tags_find(tags, name, len))
-		return err_set(err, ERR_RESOURCE_EXHAUSTED, "there are %d tags: delete some", TAGS_MAX);
-	return r;
+	if (r < 0)
+		return r;
+	return find_owner(tags, name, len, &owner) ? check_owner(owner, uid, name, len, err)
+						   : check_room(tags, uid, err);
 }
+
+int tags_check_delete(const struct tags *tags, const char *name, size_t len, uid_t uid, struct err *err)
+{
+	uid_t owner;
+
+	if (!tags_find(tags, name, len) || !find_owner(tags, name, len, &owner))
+		return err_set(err, ERR_NOT_FOUND, "there is no tag '%.*s'",
+			       len > TAG_NAME_MAX ? TAG_NAME_MAX : (int)len, name);
+	return check_owner(owner, uid, name, len, err);
+}
+
+/* ---- changes ---- */
 
 void tags_set(struct tags *tags, const struct index_tag *tag, tags_done *done, void *ctx)
 {
-	struct change *change = change_new(tags, tag->name, done, ctx);
-	struct index_batch *batch = index_batch_new();
+	struct index_tag owned = *tag;
+	struct index_batch *batch;
+	struct change *change;
+	struct err err = { 0 };
+	int r = tags_check_set(tags, tag->name, strlen(tag->name), tag->uid, &err);
 
+	if (r < 0) {
+		done(ctx, r, &err);
+		return;
+	}
+	(void)find_owner(tags, tag->name, strlen(tag->name), &owned.uid);
+	change = change_new(tags, tag->name, done, ctx);
 	change->tag.digest = tag->digest;
-	change->tag.uid = tag->uid;
-	index_batch_put_tag(batch, tag);
+	change->tag.uid = owned.uid;
+	batch = index_batch_new();
+	index_batch_put_tag(batch, &owned);
 	index_submit(tags->index, batch, on_committed, change);
 }
 
@@ -527,4 +616,21 @@ struct index_tag tags_at(const struct tags *tags, size_t i)
 		.digest = tags->items[i].digest,
 		.uid = tags->items[i].uid,
 	};
+}
+
+bool tag_is_seen_by(const struct index_tag *tag, uid_t uid)
+{
+	return tag->uid == uid || identity_is_admin(uid);
+}
+
+size_t tags_n_seen_by(const struct tags *tags, uid_t uid)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < tags->n; i++) {
+		struct index_tag tag = tags_at(tags, i);
+
+		n += tag_is_seen_by(&tag, uid);
+	}
+	return n;
 }

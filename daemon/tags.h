@@ -7,7 +7,10 @@
  *
  *     hash/size UID NAME
  *
- * A name is 1 to 255 of A-Z a-z 0-9 . _ - /, begins with a letter or digit, and is no digest. Loop only.
+ * A name is 1 to 255 of A-Z a-z 0-9 . _ - /, begins with a letter or digit, and is no digest.
+ *
+ * A tag belongs to the user who made it. Others may use it, but only its owner and the daemon's
+ * administrators (identity.h) move or delete it; moving it does not change the owner. Loop only.
  */
 #ifndef DIRCACHE_DAEMON_TAGS_H
 #define DIRCACHE_DAEMON_TAGS_H
@@ -26,7 +29,8 @@ enum { TAG_NAME_MAX = 255, TAGS_MAX = 10000 /* names, so that a list of them fit
 
 struct tags;
 
-struct tags *tags_new(struct pool *pool, struct index *index, int store_fd); /* all borrowed for good */
+/* All borrowed for good. max_of_user: tags that one user may have */
+struct tags *tags_new(struct pool *pool, struct index *index, int store_fd, uint64_t max_of_user);
 void tags_free(struct tags *tags);
 DEFINE_AUTO(tags);
 
@@ -56,10 +60,19 @@ const struct digest *tags_find(const struct tags *tags, const char *name, size_t
 /* Called when a change is in the index and the file; r < 0 with err when it could not be made. */
 typedef void tags_done(void *ctx, int r, const struct err *err);
 
-/* May this name be set: as tag_check_name(), and is there room (ERR_RESOURCE_EXHAUSTED)? */
-int tags_check_new(const struct tags *tags, const char *name, size_t len, struct err *err);
+/**
+ * May this user set this name: as tag_check_name(), may he move it if it is there (ERR_PERMISSION_DENIED),
+ * and is there room if it is not (ERR_RESOURCE_EXHAUSTED)?
+ */
+int tags_check_set(const struct tags *tags, const char *name, size_t len, uid_t uid, struct err *err);
 
-/* Name a digest, or give a name to another one. The name was checked. The tag is copied. */
+/* Is the name there (ERR_NOT_FOUND), and may this user delete it (ERR_PERMISSION_DENIED)? */
+int tags_check_delete(const struct tags *tags, const char *name, size_t len, uid_t uid, struct err *err);
+
+/**
+ * Name a digest, or give a name to another one, for the user tag->uid. tags_check_set() was asked, and is
+ * once more: somebody may have taken the name since. The tag is copied.
+ */
 void tags_set(struct tags *tags, const struct index_tag *tag, tags_done *done, void *ctx);
 
 /* Take a name away. Return: 0 (done will be called), or -ENOENT. */
@@ -79,6 +92,11 @@ void tags_compare_file(struct tags *tags, bool mend, tags_done *done, void *ctx)
 bool tags_pin(const struct tags *tags, const struct digest *digest);
 
 size_t tags_n(const struct tags *tags);
+
+/* Is a tag listed to this user: is it his, or is he an administrator? How many are? */
+bool tag_is_seen_by(const struct index_tag *tag, uid_t uid);
+size_t tags_n_seen_by(const struct tags *tags, uid_t uid);
+
 struct index_tag tags_at(const struct tags *tags, size_t i); /* ascending by name; borrowed */
 
 #endif

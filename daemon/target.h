@@ -42,6 +42,12 @@ int target_init(struct target *target, struct staging *staging, int folder, cons
  */
 int target_check(struct target *target, struct err *err);
 
+/* Is an empty directory there, as target_check() saw, and to be replaced? */
+static inline bool target_replaces(const struct target *target)
+{
+	return target->was_empty_directory;
+}
+
 /* Leave a record and draw the hidden name; the caller makes something under target->hidden. */
 int target_begin(struct target *target, struct err *err);
 

@@ -401,3 +401,12 @@ bool trees_at(const struct trees *trees, size_t position, struct digest *digest)
 		*digest = tree->digest;
 	return tree;
 }
+
+bool trees_row(const struct trees *trees, const struct digest *digest, struct index_tree *row)
+{
+	const struct tree *tree = tree_find(trees, digest);
+
+	if (tree)
+		*row = row_of(tree);
+	return tree;
+}

@@ -153,6 +153,9 @@ size_t tree_walk_skip(struct tree_walk *walk, size_t n);
 size_t trees_end(const struct trees *trees);
 bool trees_at(const struct trees *trees, size_t position, struct digest *digest);
 
+/* The row of one cached tree. Return: is it cached? */
+bool trees_row(const struct trees *trees, const struct digest *digest, struct index_tree *row);
+
 /**
  * Keep a cached tree from eviction: it is in use, or leased. Counted.
  *

@@ -28,6 +28,10 @@ class RpcError(Exception):
         self.code = error["code"]
         self.message = error["message"]
         self.missing = error.get("missing", [])
+        self.error = error
+
+    def __reduce__(self):
+        return RpcError, (self.error,)
 
 
 class Closed(Exception):

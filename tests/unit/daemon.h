@@ -17,6 +17,7 @@
 #include "common/hash.h"
 #include "daemon/blob_internal.h"
 #include "daemon/cache.h"
+#include "daemon/identity.h"
 #include "tests/unit/unit.h"
 
 enum { DEADLINE_SECONDS = 50, DRAFT_MAX = 512 };
@@ -26,6 +27,10 @@ static struct cache cache;
 static char store_path[64];
 static int out = -1; /* a folder beside the store, for targets */
 static struct err err;
+/* of each user; every cache that is opened has them */
+static struct user_limits user_limits = {
+	.connections = 1000, .requests = 4096, .fds = 512, .tags = 10000, .leases = 10000
+};
 static struct space_limits space_limits;                        /* of the caches that are opened; none */
 static uint64_t node_memory = 256 << 20;                        /* of the next cache that is opened */
 static const struct tree_limits *limits = &tree_default_limits; /* the same */
@@ -116,10 +121,12 @@ static inline void open_cache(void)
 		.limits = *limits,
 		.space = space_limits,
 		.node_memory = node_memory,
+		.user = user_limits,
 	};
 	char out_path[80];
 
 	(void)umask(0);
+	identity_init();
 	(void)snprintf(store_path, sizeof(store_path), "%s/store-%d", unit_folder, (int)getpid());
 	(void)snprintf(out_path, sizeof(out_path), "%s/out-%d", unit_folder, (int)getpid());
 	(void)mkdir(out_path, 0755);

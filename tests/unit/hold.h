@@ -84,9 +84,10 @@ static inline void large_start(struct request *request)
 }
 
 static const struct method methods[] = {
-	{ "ping", ping_start, true },     { "stats", stats_start, true }, { "cat", cat_start, false },
-	{ "cancel", cancel_start, true }, { "hold", hold_start, false },  { "inodes", inodes_start, false },
-	{ "large", large_start, false },  { NULL, NULL, false },
+	{ "ping", ping_start, true, false },    { "stats", stats_start, true, false },
+	{ "cat", cat_start, false, false },     { "cancel", cancel_start, true, false },
+	{ "hold", hold_start, false, false },   { "inodes", inodes_start, false, false },
+	{ "large", large_start, false, false }, { NULL, NULL, false, false },
 };
 
 static inline void setup(void)

@@ -37,6 +37,7 @@ static inline void start_service(const struct method *methods)
 		.single_user = true,
 	};
 	list_init(&service.waiting);
+	users_init(&service.users, &user_limits);
 	conns = (struct conns){
 		.base = base,
 		.service = &service,
@@ -44,6 +45,7 @@ static inline void start_service(const struct method *methods)
 		.changed = on_conns_changed,
 	};
 	list_init(&conns.open);
+	list_init(&conns.starved);
 }
 
 static inline void stop_service(void)
@@ -67,7 +69,7 @@ struct peer {
 	struct wire_message message;
 };
 
-static inline void peer_open(struct peer *peer)
+static inline void peer_open_as(struct peer *peer, uid_t uid)
 {
 	int fds[2];
 
@@ -75,7 +77,12 @@ static inline void peer_open(struct peer *peer)
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
 	peer->sock = fds[0];
 	wire_scanner_init(&peer->scanner, &wire_default_limits);
-	conn_new(&conns, fds[1], geteuid());
+	conn_new(&conns, fds[1], identity_new(uid, getegid(), NULL, 0));
+}
+
+static inline void peer_open(struct peer *peer)
+{
+	peer_open_as(peer, geteuid());
 }
 
 static inline void peer_drop_message(struct peer *peer)

@@ -335,6 +335,9 @@ static void write_record(const char *name, unsigned slot, const char *text)
 /* A record is in a private folder; even so no words in it make the sweep leave the folder it names. */
 START_TEST(records_that_make_no_sense_delete_nothing_and_go)
 {
+	static const char *const owners[] = {
+		"", "0", "0 x", "-1 0", "0 4294967295", "0 0 1 2 three", "0\n0"
+	};
 	const char *run = "01234567", *name = ".dircache-0123456789abcdef01234567";
 	char text[512];
 	struct stat st;
@@ -343,14 +346,19 @@ START_TEST(records_that_make_no_sense_delete_nothing_and_go)
 	make_directory(folder, "precious");
 	ck_assert_int_eq(fstat(folder, &st), 0);
 	write_record("00000000", 0, "");
-	write_record(run, 0, "dircache-staging 3\n0\n1 1\nx\n/");
-	(void)snprintf(text, sizeof(text), "dircache-staging 2\n0\n%ju %ju\nprecious\n%s/folder",
+	write_record(run, 0, "dircache-staging 2\n0\n1 1\nx\n/");
+	(void)snprintf(text, sizeof(text), "dircache-staging 3\n0 0\n%ju %ju\nprecious\n%s/folder",
 		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, path);
 	write_record(run, 1, text);
-	(void)snprintf(text, sizeof(text), "dircache-staging 2\n0\n%ju %ju\n%s\nfolder", (uintmax_t)st.st_dev,
-		       (uintmax_t)st.st_ino, name); /* no absolute path */
+	(void)snprintf(text, sizeof(text), "dircache-staging 3\n0 0\n%ju %ju\n%s\nfolder",
+		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, name); /* no absolute path */
 	write_record(run, 5, text);
-	(void)snprintf(text, sizeof(text), "dircache-staging 2\n0\n%ju %ju\n%s\n%s/folder",
+	for (unsigned i = 0; i < N_ELEMENTS(owners); i++) {
+		(void)snprintf(text, sizeof(text), "dircache-staging 3\n%s\n%ju %ju\n%s\n%s/folder",
+			       owners[i], (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, name, path);
+		write_record("01234567", 6 + (off_t)i, text);
+	}
+	(void)snprintf(text, sizeof(text), "dircache-staging 3\n0 0\n%ju %ju\n%s\n%s/folder",
 		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, name, path);
 	write_record("76543210", 2, text); /* another process's name than that of its own file */
 	make_directory(folder, name);

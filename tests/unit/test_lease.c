@@ -177,20 +177,20 @@ static struct lease_group connections[LEASES_MAX];
 
 START_TEST(leases_are_limited_for_each_user_and_in_all)
 {
-	enum { USERS = LEASES_MAX / LEASES_OF_USER_MAX };
+	enum { OF_USER = 10000, USERS = LEASES_MAX / OF_USER };
 	struct lease *lease = NULL;
 
 	setup();
 	for (unsigned i = 0; i < LEASES_MAX; i++) {
 		lease_group_init(cache.leases, &connections[i]);
-		if (i % LEASES_OF_USER_MAX == 0 && i) {
-			ck_assert_int_lt(lease_take(cache.leases, &tree, ALICE + i / LEASES_OF_USER_MAX - 1,
+		if (i % OF_USER == 0 && i) {
+			ck_assert_int_lt(lease_take(cache.leases, &tree, ALICE + i / OF_USER - 1,
 						    &connections[i], &lease, &err),
 					 0);
-			unit_ck_err(&err, ERR_RESOURCE_EXHAUSTED, "10000 leases of user");
+			unit_ck_err(&err, ERR_RESOURCE_EXHAUSTED, "has 10000 leases");
 			err_clear(&err);
 		}
-		lease_grant(take(ALICE + i / LEASES_OF_USER_MAX, &connections[i]), 0);
+		lease_grant(take(ALICE + i / OF_USER, &connections[i]), 0);
 	}
 	ck_leased(LEASES_MAX);
 	ck_assert_int_lt(lease_take(cache.leases, &tree, ALICE + USERS, NULL, &lease, &err), 0);

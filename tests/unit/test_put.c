@@ -7,9 +7,9 @@
 #include "tests/unit/putting.h"
 
 static const struct method methods[] = {
-	{ "put", put_start, false },   { "materialize", materialize_start, false },
-	{ "tags", tags_start, false }, { "cancel", cancel_start, true },
-	{ NULL, NULL, false },
+	{ "put", put_start, false, false },   { "materialize", materialize_start, false, false },
+	{ "tags", tags_start, false, false }, { "cancel", cancel_start, true, false },
+	{ NULL, NULL, false, false },
 };
 
 static void setup(void)

@@ -8,9 +8,9 @@
 enum { M = 1 << 20, CAP = 24 * M };
 
 static const struct method methods[] = {
-	{ "put", put_start, false },
-	{ "cancel", cancel_start, true },
-	{ NULL, NULL, false },
+	{ "put", put_start, false, false },
+	{ "cancel", cancel_start, true, false },
+	{ NULL, NULL, false, false },
 };
 
 static size_t n_fds_before;

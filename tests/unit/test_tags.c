@@ -141,12 +141,74 @@ START_TEST(when_there_are_as_many_as_may_be_a_new_name_is_refused_and_an_old_one
 	start_cache();
 	for (unsigned i = 0; i < TAGS_MAX; i++) {
 		(void)snprintf(name, sizeof(name), "t%u", i);
-		ck_assert_int_eq(tags_check_new(cache.tags, name, strlen(name), &err), 0);
-		tags_load(cache.tags, &(struct index_tag){ .name = name });
+		ck_assert_int_eq(tags_check_set(cache.tags, name, strlen(name), 7, &err), 0);
+		tags_load(cache.tags, &(struct index_tag){ .name = name, .uid = 7 });
 	}
-	ck_assert_int_lt(tags_check_new(cache.tags, "new", 3, &err), 0);
+	ck_assert_int_lt(tags_check_set(cache.tags, "new", 3, 7, &err), 0);
 	unit_ck_err(&err, ERR_RESOURCE_EXHAUSTED, "10000 tags");
-	ck_assert_int_eq(tags_check_new(cache.tags, "t77", 3, &err), 0);
+	ck_assert_int_eq(tags_check_set(cache.tags, "t77", 3, 7, &err), 0);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(one_user_may_have_so_many_and_leaves_room_for_others)
+{
+	user_limits.tags = 2;
+	start_cache();
+	set("a", absent_digest(1));
+	set("b", absent_digest(2)); /* on their way to the index they count, too */
+	ck_assert_int_lt(tags_check_set(cache.tags, "c", 1, 7, &err), 0);
+	unit_ck_err(&err, ERR_RESOURCE_EXHAUSTED, "user 7 has 2 tags, and may have no more (max-user-tags)");
+	ck_assert_int_eq(tags_check_set(cache.tags, "a", 1, 7, &err), 0);
+	ck_assert_int_eq(tags_check_set(cache.tags, "c", 1, 8, &err), 0);
+	run_until_idle();
+	ck_assert_int_lt(tags_check_set(cache.tags, "c", 1, 7, NULL), 0);
+	stop_cache();
+}
+END_TEST
+
+static void set_as(uid_t uid, unsigned number)
+{
+	tags_set(cache.tags, &(struct index_tag){ .name = "t", .digest = absent_digest(number), .uid = uid },
+		 on_done, NULL);
+}
+
+START_TEST(a_tag_is_changed_by_its_owner_and_administrators_alone)
+{
+	start_cache();
+	set_as(1007, 1);
+	set_as(1008, 2); /* comes second to the same name: it was free when it was looked at */
+	run_until_idle();
+	ck_assert_int_eq(last_r, 0);
+	ck_assert_uint_eq(n_done, 2);
+	ck_assert_uint_eq(find("t")->size, 1001);
+	ck_assert_int_lt(tags_check_set(cache.tags, "t", 1, 1008, &err), 0);
+	unit_ck_err(&err, ERR_PERMISSION_DENIED, "the tag 't' of user 1007");
+	err_clear(&err);
+	ck_assert_int_lt(tags_check_delete(cache.tags, "t", 1, 1008, &err), 0);
+	unit_ck_err(&err, ERR_PERMISSION_DENIED, "and root");
+	err_clear(&err);
+	ck_assert_int_eq(tags_check_delete(cache.tags, "t", 1, 1007, NULL), 0);
+	ck_assert_int_eq(tags_check_delete(cache.tags, "t", 1, geteuid(), NULL), 0);
+	ck_assert_int_lt(tags_check_delete(cache.tags, "other", 5, 1007, &err), 0);
+	unit_ck_err(&err, ERR_NOT_FOUND, "no tag 'other'");
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_tag_that_root_moves_is_still_its_owners)
+{
+	start_cache();
+	set_as(1007, 1);
+	set_as(0, 2);
+	run_until_idle();
+	ck_assert_uint_eq(find("t")->size, 1002);
+	ck_assert_uint_eq(tags_at(cache.tags, 0).uid, 1007);
+	restart_cache();
+	ck_assert_uint_eq(tags_at(cache.tags, 0).uid, 1007);
+	ck_assert_uint_eq(tags_n_seen_by(cache.tags, 1007), 1);
+	ck_assert_uint_eq(tags_n_seen_by(cache.tags, 1008), 0);
+	ck_assert_uint_eq(tags_n_seen_by(cache.tags, 0), 1);
 	stop_cache();
 }
 END_TEST
@@ -355,6 +417,8 @@ UNIT_MAIN("tags", tag_names_are_1_to_255_of_the_allowed_bytes, tag_names_begin_w
 	  a_tag_name_is_no_digest, tags_are_found_by_their_whole_name_and_listed_in_order,
 	  a_tag_can_be_moved_and_taken_away, a_change_is_seen_once_it_is_in_the_index_and_not_before,
 	  when_there_are_as_many_as_may_be_a_new_name_is_refused_and_an_old_one_moves,
+	  one_user_may_have_so_many_and_leaves_room_for_others,
+	  a_tag_is_changed_by_its_owner_and_administrators_alone, a_tag_that_root_moves_is_still_its_owners,
 	  what_was_answered_is_in_the_index_and_in_the_file,
 	  a_thousand_changes_at_once_take_few_writes_and_are_all_answered,
 	  a_file_that_cannot_be_written_is_reported, what_was_written_is_read_back_with_owners,
