@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/tags.h"
+#include "daemon/tags_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -10,7 +10,6 @@
 
 #include "common/alloc.h"
 #include "daemon/disk.h"
-#include "daemon/identity.h"
 #include "daemon/map.h"
 #include "daemon/reserve.h"
 
@@ -18,30 +17,10 @@ enum {
 	FILE_MAX = TAGS_MAX * (DIGEST_TEXT_SIZE + 12 + TAG_NAME_MAX)
 }; /* of STORE/tags: all that there may be */
 
-struct tag {
-	char *name;
-	struct digest digest;
-	uid_t uid;
-};
-
 /* A digest that tags name. */
 struct pin {
 	struct digest digest; /* first: the key in the map */
 	size_t n;             /* of them */
-};
-
-struct tags {
-	struct map pins;
-	struct pool_queue *queue;
-	struct index *index;
-	int store_fd;
-	struct tag *items; /* ascending by name */
-	size_t n, capacity;
-	uint64_t max_of_user;
-	struct list pending;   /* changes that are not in the index yet, the first first */
-	struct list committed; /* changes that are in the index and not in the file */
-	struct list comparisons;
-	bool saving; /* or comparing: somebody is at the file */
 };
 
 /* Replace STORE/tags: one at a time, each for all changes that had come by then. */
@@ -59,16 +38,6 @@ struct save_job {
 
 	struct tags *tags;
 	struct list changes;
-};
-
-/* A change on its way: first the index, then here, then the file. What the index refuses never was. */
-struct change {
-	struct list link; /* pending, committed, or being saved */
-	struct tags *tags;
-	struct tag tag; /* name owned */
-	bool is_deletion;
-	tags_done *done;
-	void *ctx;
 };
 
 /* Look whether STORE/tags is what it should be, while nobody writes it. */
@@ -138,8 +107,7 @@ int tag_check_name(const char *name, size_t len, struct err *err)
 		       len > TAG_NAME_MAX ? TAG_NAME_MAX : (int)len, name);
 }
 
-/* Where a name is, or would go. */
-static size_t position(const struct tags *tags, const char *name, size_t len, bool *found)
+size_t tags_position(const struct tags *tags, const char *name, size_t len, bool *found)
 {
 	size_t low = 0, high = tags->n;
 
@@ -192,7 +160,7 @@ bool tags_pin(const struct tags *tags, const struct digest *digest)
 static void put(struct tags *tags, const struct index_tag *tag)
 {
 	bool found;
-	size_t i = position(tags, tag->name, strlen(tag->name), &found);
+	size_t i = tags_position(tags, tag->name, strlen(tag->name), &found);
 
 	if (!found) {
 		tags->items = xgrow(tags->items, tags->n, &tags->capacity, sizeof(*tags->items));
@@ -226,7 +194,7 @@ void tags_clear(struct tags *tags)
 static void drop(struct tags *tags, const char *name)
 {
 	bool found;
-	size_t i = position(tags, name, strlen(name), &found);
+	size_t i = tags_position(tags, name, strlen(name), &found);
 
 	if (!found)
 		return;
@@ -239,7 +207,7 @@ static void drop(struct tags *tags, const char *name)
 const struct digest *tags_find(const struct tags *tags, const char *name, size_t len)
 {
 	bool found;
-	size_t i = position(tags, name, len, &found);
+	size_t i = tags_position(tags, name, len, &found);
 
 	return found ? &tags->items[i].digest : NULL;
 }
@@ -485,87 +453,6 @@ static struct change *change_new(struct tags *tags, const char *name, tags_done 
 	return change;
 }
 
-/* ---- owners ---- */
-
-static bool has_name(const struct change *change, const char *name, size_t len)
-{
-	return strncmp(change->tag.name, name, len) == 0 && !change->tag.name[len];
-}
-
-/* Whose a name is when what is on its way to the index has come there. Return: is it anybody's? */
-static bool find_owner(const struct tags *tags, const char *name, size_t len, uid_t *uid)
-{
-	bool found;
-	size_t i = position(tags, name, len, &found);
-
-	if (found)
-		*uid = tags->items[i].uid;
-	list_for_each (l, &tags->pending) {
-		const struct change *change = LIST_ENTRY(l, struct change, link);
-
-		if (!has_name(change, name, len))
-			continue;
-		found = !change->is_deletion;
-		*uid = change->tag.uid;
-	}
-	return found;
-}
-
-static int check_owner(uid_t owner, uid_t uid, const char *name, size_t len, struct err *err)
-{
-	AUTO_FREE char *what = NULL;
-
-	if (owner == uid || identity_is_admin(uid))
-		return 0;
-	what = xasprintf("changing the tag '%.*s' of user %u", (int)len, name, (unsigned)owner);
-	identity_refuse(what, err);
-	err_prefix(err, "not yours: ");
-	return -EPERM;
-}
-
-static int check_room(const struct tags *tags, uid_t uid, struct err *err)
-{
-	size_t n = 0;
-
-	if (tags->n >= TAGS_MAX)
-		return err_set(err, ERR_RESOURCE_EXHAUSTED, "there are %d tags: delete some", TAGS_MAX);
-	for (size_t i = 0; i < tags->n; i++)
-		n += tags->items[i].uid == uid;
-	list_for_each (l, &tags->pending) {
-		const struct change *change = LIST_ENTRY(l, struct change, link);
-
-		n += !change->is_deletion && change->tag.uid == uid;
-	}
-	if (n >= tags->max_of_user)
-		return err_set(err, ERR_RESOURCE_EXHAUSTED,
-			       "user %u has %zu tags, and may have no more (max-user-tags)", (unsigned)uid,
-			       n);
-	return 0;
-}
-
-int tags_check_set(const struct tags *tags, const char *name, size_t len, uid_t uid, struct err *err)
-{
-	int r = tag_check_name(name, len, err);
-	uid_t owner;
-
-	if (r < 0)
-		return r;
-	return find_owner(tags, name, len, &owner) ? check_owner(owner, uid, name, len, err)
-						   : check_room(tags, uid, err);
-}
-
-int tags_check_delete(const struct tags *tags, const char *name, size_t len, uid_t uid, struct err *err)
-{
-	uid_t owner;
-
-	if (!tags_find(tags, name, len) || !find_owner(tags, name, len, &owner))
-		return err_set(err, ERR_NOT_FOUND, "there is no tag '%.*s'",
-			       len > TAG_NAME_MAX ? TAG_NAME_MAX : (int)len, name);
-	return check_owner(owner, uid, name, len, err);
-}
-
-/* ---- changes ---- */
-
 void tags_set(struct tags *tags, const struct index_tag *tag, tags_done *done, void *ctx)
 {
 	struct index_tag owned = *tag;
@@ -578,7 +465,7 @@ void tags_set(struct tags *tags, const struct index_tag *tag, tags_done *done, v
 		done(ctx, r, &err);
 		return;
 	}
-	(void)find_owner(tags, tag->name, strlen(tag->name), &owned.uid);
+	(void)tags_find_owner(tags, tag->name, strlen(tag->name), &owned.uid);
 	change = change_new(tags, tag->name, done, ctx);
 	change->tag.digest = tag->digest;
 	change->tag.uid = owned.uid;
@@ -592,7 +479,7 @@ int tags_delete(struct tags *tags, const char *name, size_t len, tags_done *done
 	struct index_batch *batch;
 	struct change *change;
 	bool found;
-	size_t i = position(tags, name, len, &found);
+	size_t i = tags_position(tags, name, len, &found);
 
 	if (!found)
 		return -ENOENT;
@@ -616,21 +503,4 @@ struct index_tag tags_at(const struct tags *tags, size_t i)
 		.digest = tags->items[i].digest,
 		.uid = tags->items[i].uid,
 	};
-}
-
-bool tag_is_seen_by(const struct index_tag *tag, uid_t uid)
-{
-	return tag->uid == uid || identity_is_admin(uid);
-}
-
-size_t tags_n_seen_by(const struct tags *tags, uid_t uid)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < tags->n; i++) {
-		struct index_tag tag = tags_at(tags, i);
-
-		n += tag_is_seen_by(&tag, uid);
-	}
-	return n;
 }

@@ -5,8 +5,8 @@
 #include "tests/unit/peer.h"
 
 static const struct method methods[] = {
-	{ "trees", trees_start, false },
-	{ NULL, NULL, false },
+	{ "trees", trees_start, false, false },
+	{ NULL, NULL, false, false },
 };
 
 enum { N_TREES = 100 }; /* more than are read at a time */

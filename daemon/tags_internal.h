@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What tags.c (the table, the index, the file) and tags_owner.c (whose they are) share, and nobody else
+ * includes. */
+#ifndef DIRCACHE_DAEMON_TAGS_INTERNAL_H
+#define DIRCACHE_DAEMON_TAGS_INTERNAL_H
+
+#include "daemon/map.h"
+#include "daemon/tags.h"
+
+struct tag {
+	char *name;
+	struct digest digest;
+	uid_t uid;
+};
+
+struct tags {
+	struct map pins;
+	struct pool_queue *queue;
+	struct index *index;
+	int store_fd;
+	struct tag *items; /* ascending by name */
+	size_t n, capacity;
+	uint64_t max_of_user;
+	struct list pending;   /* changes that are not in the index yet, the first first */
+	struct list committed; /* changes that are in the index and not in the file */
+	struct list comparisons;
+	bool saving; /* or comparing: somebody is at the file */
+};
+
+/* A change on its way: first the index, then here, then the file. What the index refuses never was. */
+struct change {
+	struct list link; /* pending, committed, or being saved */
+	struct tags *tags;
+	struct tag tag; /* name owned */
+	bool is_deletion;
+	tags_done *done;
+	void *ctx;
+};
+
+/* Where a name is, or would go. */
+size_t tags_position(const struct tags *tags, const char *name, size_t len, bool *found);
+
+/* Whose a name is when what is on its way to the index has come there. Return: is it anybody's? */
+bool tags_find_owner(const struct tags *tags, const char *name, size_t len, uid_t *uid);
+
+#endif
