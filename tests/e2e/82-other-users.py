@@ -192,7 +192,7 @@ def sticky_folders(scene, tree, blob):
 
 
 def administration(scene, tree, other):
-    for method in "gc", "stop":
+    for method in "gc", "verify", "stop":
         answer = call(scene, ALICE, method)
         scene.check("%s is refused, and it is said who may" % method,
                     code(answer) == "permission_denied" and "daemon's user (%d) and root" % scene.uid in answer[1], answer)
