@@ -407,6 +407,6 @@ bool trees_row(const struct trees *trees, const struct digest *digest, struct in
 	const struct tree *tree = tree_find(trees, digest);
 
 	if (tree)
-		*row = row_of(tree);
+		*row = tree_row(tree);
 	return tree;
 }
