@@ -33,12 +33,12 @@ struct blob_writer *put_take_writer(struct put *put)
 	return writer;
 }
 
-void put_release_blob(struct put *put, const struct digest *digest, bool is_new)
+void put_release_blob(struct put *put, const struct digest *digest, uint64_t brought)
 {
 	struct catalog *catalog = put->cache->catalog;
-	struct catalog_entry *entry = is_new && !put->is_good ? catalog_find(catalog, digest) : NULL;
+	struct catalog_entry *entry = brought && !put->is_good ? catalog_find(catalog, digest) : NULL;
 
-	if (entry)
+	if (entry && entry->used == brought) /* no two uses have one time */
 		entry->used = 0;
 	catalog_release(catalog, digest, 0); /* storing it was its last use, and is noted */
 }
@@ -46,7 +46,7 @@ void put_release_blob(struct put *put, const struct digest *digest, bool is_new)
 static void forget_entry(struct put *put, struct put_entry *entry)
 {
 	if (entry->held)
-		put_release_blob(put, &entry->digest, entry->is_new);
+		put_release_blob(put, &entry->digest, entry->brought);
 	free(entry->name);
 	free(entry->target);
 }
@@ -120,7 +120,7 @@ void put_submit_rows(struct put *put)
 	put->batch = index_batch_new();
 }
 
-void put_note_blob(struct put *put, const struct blob_info *info, enum blob_kind kind, bool is_new)
+uint64_t put_note_blob(struct put *put, const struct blob_info *info, enum blob_kind kind, bool is_new)
 {
 	bool unknown;
 	struct catalog_entry *entry = catalog_add(put->cache->catalog, info, kind, &unknown);
@@ -131,11 +131,12 @@ void put_note_blob(struct put *put, const struct blob_info *info, enum blob_kind
 	put->new_bytes += is_new ? info->digest.size : 0;
 	if (!is_new && !unknown) {
 		index_use_blob(put->cache->index, &row.digest, row.used);
-		return;
+		return 0;
 	}
 	index_batch_put_blob(put->batch, &row);
 	if (index_batch_size(put->batch) >= ROWS_MAX)
 		put_submit_rows(put);
+	return is_new && unknown && row.kinds == 1u << kind ? row.used : 0;
 }
 
 char *put_path(const struct put *put, const struct put_entry *entry)

@@ -129,9 +129,8 @@ static void note_file(struct put *put, const struct put_file *file)
 	counters->healed_blobs += file->changed;
 	if (digest_is_empty(&file->info.digest))
 		return;
-	put_note_blob(put, &file->info, file->kind, file->r == 0);
+	entry->brought = put_note_blob(put, &file->info, file->kind, file->r == 0);
 	entry->held = true;
-	entry->is_new = file->r == 0;
 }
 
 static void submit(struct store_files *store)

@@ -22,8 +22,8 @@ struct put_entry {
 	char *target;         /* symlink: owned */
 	struct digest digest; /* file: once it is stored */
 	bool executable;
-	bool held;   /* file: its blob is, by this put */
-	bool is_new; /* ... and it had to be written */
+	bool held;        /* file: its blob is, by this put */
+	uint64_t brought; /* ... as put_note_blob() says */
 };
 
 struct put {
@@ -68,12 +68,20 @@ void put_release(struct put *put);
 /* The put is over: the connection need not keep it any longer. */
 void put_end(struct put *put);
 
-/* A blob of this put is in the store: note it in catalog, counters and index, and hold it. */
-void put_note_blob(struct put *put, const struct blob_info *info, enum blob_kind kind, bool is_new);
-
-/* Give back the hold. What was written for a put that came to nothing is the next to go where room is wanted.
+/**
+ * A blob of this put is in the store: note it in catalog, counters and index, and hold it.
+ *
+ * Return: its time of use, where the store had nothing of it before; else 0.
  */
-void put_release_blob(struct put *put, const struct digest *digest, bool is_new);
+uint64_t put_note_blob(struct put *put, const struct blob_info *info, enum blob_kind kind, bool is_new);
+
+/**
+ * Give back the hold. What a put that came to nothing brought in is the next to go where room is wanted,
+ * unless it was used since.
+ *
+ * @brought  of put_note_blob()
+ */
+void put_release_blob(struct put *put, const struct digest *digest, uint64_t brought);
 
 /* A writer for this put, from writers_take(). */
 struct blob_writer *put_take_writer(struct put *put);

@@ -25,7 +25,8 @@ struct made {
 	struct blob_info info;
 	int stored; /* what blob_write() returned */
 	bool changed;
-	bool held; /* by this commit */
+	bool held;        /* by this commit */
+	uint64_t brought; /* ... as put_note_blob() says */
 };
 
 /* The commit of a tree: encode (one worker), store (all), adopt (the loop), cache, index. */
@@ -71,7 +72,7 @@ static void forget_made(struct commit *commit, size_t i)
 		discard(commit->put->cache->chores, made->directory, made->directory->memory);
 	node_put(commit->nodes[i]);
 	if (made->held)
-		put_release_blob(commit->put, &made->digest, made->stored == 0);
+		put_release_blob(commit->put, &made->digest, made->brought);
 }
 
 static bool forget_step(struct slice *slice)
@@ -299,7 +300,7 @@ static void note_stored(struct commit *commit, struct made *made)
 
 	if (!made->len)
 		return;
-	put_note_blob(commit->put, &made->info, BLOB_PLAIN, made->stored == 0);
+	made->brought = put_note_blob(commit->put, &made->info, BLOB_PLAIN, made->stored == 0);
 	made->held = true;
 	counters->tampered_blobs += made->changed;
 	counters->healed_blobs += made->changed;

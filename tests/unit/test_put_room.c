@@ -260,6 +260,45 @@ START_TEST(what_a_failed_put_left_behind_goes_first)
 }
 END_TEST
 
+static uint64_t used_of(const struct digest *digest)
+{
+	const struct catalog_entry *entry = catalog_find(cache.catalog, digest);
+
+	ck_assert_ptr_nonnull(entry);
+	return entry->used;
+}
+
+START_TEST(what_an_aborted_put_brought_in_keeps_its_place_when_others_use_it)
+{
+	struct digest alone = digest_of_large(5000, 'a'), shared = digest_of_large(5000, 's');
+	struct digest asked_for = digest_of_large(5000, 'f'), twin = digest_of_large(5000, 't');
+	uint64_t used, first;
+
+	setup(0);
+	put_file("alone", open_large(5000, 'a'));
+	put_file("shared", open_large(5000, 's'));
+	put_file("asked for", open_large(5000, 'f'));
+	uses_note(cache.uses, &asked_for);
+	ck_assert(catalog_has(cache.catalog, &shared, BLOB_PLAIN));
+	first = put;
+	begin(); /* another put, which comes to something */
+	put_file("shared", open_large(5000, 's'));
+	put_file("twin", open_large(5000, 't'));
+	(void)commit();
+	put = first;
+	used = used_of(&twin);
+	put_file("twin", open_large(5000, 't')); /* it was there */
+	abort_put();
+	run_until(is_not_held, &alone);
+	run_until_idle();
+	ck_assert_uint_eq(used_of(&alone), 0);
+	ck_assert_uint_gt(used_of(&shared), 0);
+	ck_assert_uint_gt(used_of(&asked_for), 0);
+	ck_assert_uint_gt(used_of(&twin), used);
+	teardown();
+}
+END_TEST
+
 START_TEST(begin_says_how_much_room_there_is_where_there_is_a_limit)
 {
 	uint64_t room;
@@ -442,6 +481,7 @@ UNIT_MAIN("put_room", what_a_put_stored_is_held_until_it_is_aborted_or_its_clien
 	  a_put_that_says_it_is_larger_than_the_cap_evicts_nothing,
 	  what_is_known_is_put_however_full_the_cache_is,
 	  a_put_that_fits_once_others_are_gone_has_them_evicted, what_a_failed_put_left_behind_goes_first,
+	  what_an_aborted_put_brought_in_keeps_its_place_when_others_use_it,
 	  begin_says_how_much_room_there_is_where_there_is_a_limit,
 	  a_put_that_waited_for_room_goes_on_where_it_was, a_put_is_cancelled_while_it_waits_for_room,
 	  a_client_that_hangs_up_while_its_put_waits_leaves_nothing_behind,
