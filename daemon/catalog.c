@@ -179,6 +179,20 @@ void catalog_load(struct catalog *catalog, const struct index_blob *blob)
 	catalog_tick_seen(catalog, blob->used);
 }
 
+struct catalog_entry *catalog_put_back(struct catalog *catalog, const struct index_blob *blob)
+{
+	struct catalog_entry *entry = find_or_insert(catalog, &blob->digest);
+
+	if (!entry->kinds)
+		appear(catalog, entry, blob->digest.size);
+	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
+		if (blob->kinds & ~entry->kinds & 1u << kind)
+			set_kind(catalog, entry, kind, blob->allocated[kind]);
+	entry->seen |= blob->kinds;
+	entry->used = blob->used > entry->used ? blob->used : entry->used;
+	return entry;
+}
+
 struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_info *info, enum blob_kind kind,
 				  bool *is_new)
 {
@@ -195,14 +209,26 @@ struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_inf
 								     .allocated = info->allocated,
 								     .since_ns = slice_now_ns() });
 	entry->seen |= (uint8_t)(1u << kind);
+	entry->stored |= (uint8_t)(1u << kind);
 	entry->used = catalog_tick(catalog);
 	return entry;
+}
+
+void catalog_look(struct catalog_entry *entry, enum blob_kind kind)
+{
+	entry->stored &= (uint8_t) ~(1u << kind);
+}
+
+bool catalog_was_stored(const struct catalog_entry *entry, enum blob_kind kind)
+{
+	return entry->kinds & entry->stored & 1u << kind;
 }
 
 struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind)
 {
 	set_kind(catalog, entry, kind, 0);
 	entry->kinds &= (uint8_t) ~(1u << kind);
+	entry->stored &= entry->kinds;
 	if (entry->kinds)
 		return entry;
 	catalog->totals.n_blobs--;

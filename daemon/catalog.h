@@ -28,6 +28,7 @@ struct catalog_entry {
 	uint32_t holds; /* read only, as is the rest but `used`; sticks at UINT32_MAX: held for good */
 	uint8_t kinds;  /* bit 1 << enum blob_kind for each that is there */
 	uint8_t seen;   /* the same, for those whose file was seen since the start: see recover.h */
+	uint8_t stored; /* the same, for those noted by catalog_add() since catalog_look() */
 };
 
 struct catalog *catalog_new(void);
@@ -47,6 +48,10 @@ void catalog_begin(struct catalog *catalog, uint64_t n_blobs);
 /* Take in what the index had: each hash once, before anybody holds it. */
 void catalog_load(struct catalog *catalog, const struct index_blob *blob);
 
+/* Take in a blob that was dropped and is there all the same, as it was; others may hold it by now. Its kinds
+ * that are noted meanwhile stay as they are. Return: the entry. */
+struct catalog_entry *catalog_put_back(struct catalog *catalog, const struct index_blob *blob);
+
 /**
  * Note that a kind of a blob is in the store, and its use now.
  *
@@ -54,6 +59,12 @@ void catalog_load(struct catalog *catalog, const struct index_blob *blob);
  */
 struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_info *info, enum blob_kind kind,
 				  bool *is_new);
+
+/* From now on is it of interest whether the kind is noted once more. One looks at a time. */
+void catalog_look(struct catalog_entry *entry, enum blob_kind kind);
+
+/* Was it noted since then? */
+bool catalog_was_stored(const struct catalog_entry *entry, enum blob_kind kind);
 
 /* Note that a kind is gone; the entry goes with its last kind (the return is NULL then). */
 struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind);

@@ -314,6 +314,7 @@ struct evict *evict_new(const struct evict_parts *parts)
 	if (!evict->tick)
 		abort();
 	evict_run_init(evict);
+	evict_batch_init(evict);
 	space_watch(parts->space, on_above, evict);
 	return evict;
 }

@@ -6,6 +6,7 @@
 
 enum {
 	BATCH_MAX = 64,
+	SETTLE_STEP = 4,   /* blobs between two looks at the clock */
 	TURN_NS = 2000000, /* then a worker lets others go first */
 };
 
@@ -34,7 +35,11 @@ struct evict_batch {
 	struct condemned blobs[BATCH_MAX];
 	struct err err;
 
+	/* The loop's. */
 	struct evict *evict;
+	struct list link; /* settling */
+	size_t n_settled;
+	struct index_batch *rows;
 };
 
 static uint64_t allocated_of(const struct index_blob *row)
@@ -95,23 +100,11 @@ static enum job_next batch_run(struct job *job)
  */
 static void restore(struct catalog *catalog, const struct condemned *blob, struct index_batch *rows)
 {
-	struct catalog_entry *entry = catalog_find(catalog, &blob->row.digest);
-	bool is_as_before = !entry && blob->kinds == blob->row.kinds;
+	bool is_as_before = !catalog_find(catalog, &blob->row.digest) && blob->kinds == blob->row.kinds;
 	struct index_blob row = blob->row;
 
 	row.kinds = blob->kinds;
-	if (!entry) {
-		catalog_load(catalog, &row);
-		entry = catalog_find(catalog, &row.digest);
-		entry->seen = row.kinds;
-	}
-	for (unsigned kind = 0; kind < BLOB_KINDS; kind++) {
-		const struct blob_info info = { .digest = row.digest, .allocated = row.allocated[kind] };
-
-		if (row.kinds & ~entry->kinds & 1u << kind)
-			entry = catalog_add(catalog, &info, kind, NULL);
-	}
-	row = catalog_row(entry);
+	row = catalog_row(catalog_put_back(catalog, &row));
 	if (!is_as_before)
 		index_batch_put_blob(rows, &row);
 }
@@ -142,23 +135,50 @@ static void settle(struct evict *evict, struct condemned *blob, struct index_bat
 	evict->parts.counters->evicted_bytes += allocated_of(row);
 }
 
-static void batch_done(struct job *job)
+static void end_batch(struct evict_batch *batch)
 {
-	struct evict_batch *batch = CONTAINER_OF(job, struct evict_batch, job);
 	struct evict *evict = batch->evict;
-	struct index_batch *rows = index_batch_new();
-	struct catalog_totals totals;
+	struct catalog_totals totals = catalog_totals(evict->parts.catalog);
 
-	for (size_t i = 0; i < batch->n; i++)
-		settle(evict, &batch->blobs[i], rows);
-	index_submit(evict->parts.index, rows, NULL, NULL);
-	totals = catalog_totals(evict->parts.catalog);
+	list_remove(&batch->link);
+	index_submit(evict->parts.index, batch->rows, NULL, NULL);
 	space_set_used(evict->parts.space, totals.allocated + totals.leaving);
 	if (batch->err.set)
 		log_warning("evicting: %s", batch->err.text);
 	free(batch);
 	evict->n_batches--;
 	evict_run_kick(evict);
+}
+
+static bool settle_step(struct slice *slice)
+{
+	struct evict *evict = CONTAINER_OF(slice, struct evict, settler);
+	struct evict_batch *batch;
+
+	if (list_is_empty(&evict->settling))
+		return false;
+	batch = LIST_ENTRY(evict->settling.next, struct evict_batch, link);
+	for (unsigned i = 0; i < SETTLE_STEP && batch->n_settled < batch->n; i++)
+		settle(evict, &batch->blobs[batch->n_settled++], batch->rows);
+	if (batch->n_settled == batch->n)
+		end_batch(batch);
+	return true;
+}
+
+static void batch_done(struct job *job)
+{
+	struct evict_batch *batch = CONTAINER_OF(job, struct evict_batch, job);
+	struct evict *evict = batch->evict;
+
+	batch->rows = index_batch_new();
+	list_append(&evict->settling, &batch->link);
+	slice_start(evict->parts.slicer, &evict->settler);
+}
+
+void evict_batch_init(struct evict *evict)
+{
+	list_init(&evict->settling);
+	slice_init(&evict->settler, settle_step);
 }
 
 bool evict_batch_add(struct evict *evict, const struct digest *digest, bool must_free)

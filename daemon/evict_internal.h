@@ -61,8 +61,10 @@ struct evict {
 	struct tree_walk walk;     /* over the trees: those before it stay, or have joined the party */
 	struct evict_party *party; /* trees that go together, or are gathered for that; or NULL */
 	struct evict_batch *batch; /* being gathered */
-	size_t n_batches;          /* with workers */
-	uint64_t leaving;          /* bytes of the blobs in batches */
+	size_t n_batches;          /* with workers, or settling */
+	struct list settling;      /* done by workers */
+	struct slice settler;
+	uint64_t leaving; /* bytes of the blobs in batches */
 };
 
 /* ---- evict.c ---- */
@@ -127,6 +129,8 @@ void evict_pin_tags(struct evict *evict);
 /* ---- evict_batch.c ---- */
 
 enum { EVICT_BATCHES_MAX = 2 }; /* with workers at a time: deletion is in no hurry */
+
+void evict_batch_init(struct evict *evict);
 
 /* Add a blob that is in the catalog and that nobody holds. Return: false, if a worker relies on it. */
 bool evict_batch_add(struct evict *evict, const struct digest *digest, bool must_free);

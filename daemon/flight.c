@@ -31,7 +31,6 @@ struct flight {
 	struct flights *flights;
 	struct list waiters;
 	struct list link; /* wanted */
-	uint64_t used;    /* what the catalog said of it then; */
 	bool was_known;   /* the catalog had it: coming back is healing */
 	struct room_waiter room;
 };
@@ -137,14 +136,12 @@ static void note_landed(const struct flight *flight)
 		parts->counters->healed_blobs++;
 }
 
-/* Did a put store the kind since this began? The worker may have looked before that. */
+/* Did somebody store the kind since this began? The worker may have looked before that. */
 static bool was_stored_meanwhile(const struct flight *flight)
 {
-	const struct catalog *catalog = flight->flights->parts.catalog;
-	const struct catalog_entry *entry = catalog_find(catalog, &flight->digest);
+	const struct catalog_entry *entry = catalog_find(flight->flights->parts.catalog, &flight->digest);
 
-	return catalog_has(catalog, &flight->digest, flight->kind) &&
-	       (!flight->was_known || entry->used != flight->used);
+	return entry && entry->digest.size == flight->digest.size && catalog_was_stored(entry, flight->kind);
 }
 
 /* The store has the kind no more: nor have the catalog and the index. */
@@ -235,10 +232,9 @@ static void flight_done(struct job *job)
 static struct flight *start(struct flights *flights, const struct digest *digest, enum blob_kind kind,
 			    bool links_used_up)
 {
-	const struct catalog_entry *known = catalog_find(flights->parts.catalog, digest);
+	struct catalog_entry *known = catalog_find(flights->parts.catalog, digest);
 	struct flight *flight = xcalloc(1, sizeof(*flight));
 
-	flight->used = known ? known->used : 0;
 	flight->key = flight_key(flights, digest, kind);
 	flight->digest = *digest;
 	flight->kind = kind;
@@ -246,6 +242,8 @@ static struct flight *start(struct flights *flights, const struct digest *digest
 	flight->is_disputed = known && known->digest.size != digest->size;
 	flight->flights = flights;
 	flight->was_known = catalog_has(flights->parts.catalog, digest, kind);
+	if (known && !flight->is_disputed) /* of those with another size the store has none */
+		catalog_look(known, kind);
 	flight->room.made = on_room_made;
 	flight->job.run = flight_run;
 	flight->job.done = flight_done;

@@ -322,6 +322,36 @@ START_TEST(a_blob_that_lost_one_kind_has_the_row_of_the_other)
 }
 END_TEST
 
+static bool is_out_of_the_catalog(void *digest)
+{
+	return !catalog_find(cache.catalog, digest);
+}
+
+/* Of one that comes back, since it could not be unlinked, there is one entry all the same. */
+START_TEST(a_blob_may_be_held_while_it_is_on_its_way_out)
+{
+	struct collected collected = { .gc = { .has_to = true } };
+	struct digest digest;
+
+	start_cache();
+	digest = store_text("both", BLOB_PLAIN);
+	(void)store_text("both", BLOB_EXEC);
+	ck_assert_int_eq(unlink(path_of_blob(&digest, BLOB_EXEC)), 0);
+	ck_assert_int_eq(mkdir(path_of_blob(&digest, BLOB_EXEC), 0700), 0);
+	begin_gc(&collected);
+	run_until(is_out_of_the_catalog, &digest);
+	catalog_hold(cache.catalog, &digest);
+	run_until_set(&collected.done);
+	ck_assert(catalog_has(cache.catalog, &digest, BLOB_EXEC));
+	ck_assert(!catalog_has(cache.catalog, &digest, BLOB_PLAIN));
+	ck_assert_uint_eq(catalog_find(cache.catalog, &digest)->holds, 1);
+	catalog_release(cache.catalog, &digest, 0);
+	ck_assert_uint_eq(catalog_totals(cache.catalog).n_blobs, 1);
+	collected_fini(&collected);
+	stop_cache();
+}
+END_TEST
+
 /* What asleep nodes held is known when they have been read once more. */
 START_TEST(trees_that_are_asleep_go_and_are_foretold_as_well)
 {
@@ -414,6 +444,6 @@ UNIT_MAIN("evict", the_least_recently_used_tree_goes_first_and_what_others_need_
 	  both_kinds_of_a_blob_go, a_subtree_that_another_tree_has_stays_whole,
 	  after_a_start_the_order_of_use_is_as_it_was, nothing_goes_before_all_cached_trees_are_read,
 	  a_dry_run_waits_until_all_cached_trees_are_read, for_what_no_disk_could_hold_nothing_goes,
-	  a_blob_that_lost_one_kind_has_the_row_of_the_other,
+	  a_blob_that_lost_one_kind_has_the_row_of_the_other, a_blob_may_be_held_while_it_is_on_its_way_out,
 	  trees_that_are_asleep_go_and_are_foretold_as_well, trees_that_are_to_go_anyway_go_in_one_commit,
 	  a_gc_can_be_cancelled)

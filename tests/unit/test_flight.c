@@ -258,6 +258,45 @@ static void block(const struct digest *digest, bool is_blocked)
 		ck_assert_int_eq(unlink(path), 0);
 }
 
+/* A use is no storing: who gave up a hold meanwhile did not see the file. */
+START_TEST(what_is_only_used_while_a_flight_looks_for_it_is_missing)
+{
+	struct waiting w = { 0 };
+	struct digest digest;
+
+	start_cache();
+	digest = store_text("bytes", BLOB_PLAIN);
+	catalog_hold(cache.catalog, &digest);
+	ck_assert_int_eq(unlink(path_of_blob(&digest, BLOB_PLAIN)), 0);
+	join(&w, &digest, BLOB_PLAIN, false);
+	catalog_release(cache.catalog, &digest, catalog_tick(cache.catalog));
+	uses_note(cache.uses, &digest);
+	run_until_idle();
+	ck_assert_int_eq(w.r, BLOB_MISSING);
+	ck_assert_ptr_null(catalog_find(cache.catalog, &digest));
+	stop_cache();
+}
+END_TEST
+
+/* ... and a blob that was known, and lost, and stored again while a flight looks, is there. */
+START_TEST(what_is_stored_again_while_a_flight_looks_for_it_is_found)
+{
+	struct waiting w = { 0 };
+	struct digest digest;
+
+	start_cache();
+	digest = store_text("bytes", BLOB_PLAIN);
+	ck_assert_int_eq(unlink(path_of_blob(&digest, BLOB_PLAIN)), 0);
+	join(&w, &digest, BLOB_PLAIN, false);
+	(void)usleep(50000); /* for the worker; if it takes longer it finds the blob itself */
+	(void)store_text("bytes", BLOB_PLAIN);
+	run_until_idle();
+	ck_assert_int_eq(w.r, 0);
+	ck_assert(catalog_has(cache.catalog, &digest, BLOB_PLAIN));
+	stop_cache();
+}
+END_TEST
+
 START_TEST(a_failure_reaches_all_with_its_words_and_the_next_who_asks_starts_anew)
 {
 	struct waiting w[16] = { 0 };
@@ -291,4 +330,6 @@ UNIT_MAIN("flight", sixteen_who_miss_one_kind_make_one_flight, the_kinds_of_a_bl
 	  an_inode_that_takes_more_links_after_all_stays, who_leaves_hears_nothing_and_the_others_all,
 	  who_asks_again_when_a_flight_fails_starts_a_new_one,
 	  what_is_stored_while_a_flight_looks_for_it_is_found,
+	  what_is_only_used_while_a_flight_looks_for_it_is_missing,
+	  what_is_stored_again_while_a_flight_looks_for_it_is_found,
 	  a_failure_reaches_all_with_its_words_and_the_next_who_asks_starts_anew)
