@@ -4,10 +4,12 @@
 #include <string.h>
 
 #include "common/alloc.h"
+#include "daemon/discard.h"
 
 enum {
 	FOUND_MAX = 65536,
-	WALK_STEP = 256, /* slots of the catalog between two looks at the clock */
+	KEPT_MAX = 2 * FOUND_MAX, /* with those added since */
+	WALK_STEP = 256,          /* slots of the catalog between two looks at the clock */
 	MOVE_STEP = 64,
 };
 
@@ -62,19 +64,21 @@ static void heap_drop_first(struct candidate_heap *heap, bool youngest_first)
 
 /* ---- the walk ---- */
 
-void candidates_fini(struct candidates *candidates)
+void candidates_fini(struct candidates *candidates, struct pool_queue *chores)
 {
-	free(candidates->oldest.items);
-	free(candidates->found.items);
+	struct candidate_heap *oldest = &candidates->oldest, *found = &candidates->found;
+
+	discard(chores, oldest->items, oldest->capacity * sizeof(struct candidate));
+	discard(chores, found->items, found->capacity * sizeof(struct candidate));
 	*candidates = (struct candidates){ 0 };
 }
 
 static void begin(struct candidates *candidates, const struct catalog *catalog, const struct candidate *from)
 {
-	const struct candidate first = *from;
-
-	candidates_fini(candidates);
-	candidates->from = first;
+	candidates->from = *from;
+	candidates->oldest.n = candidates->found.n = 0;
+	candidates->position = 0;
+	candidates->has_more = false;
 	candidates->is_walking = true;
 	candidates->end = catalog_end(catalog);
 }
@@ -84,6 +88,11 @@ void candidates_find(struct candidates *candidates, const struct catalog *catalo
 	static const struct candidate oldest;
 
 	begin(candidates, catalog, younger && candidates->has_more ? &candidates->horizon : &oldest);
+}
+
+static bool is_beyond(const struct candidates *candidates, const struct candidate *candidate)
+{
+	return candidates->has_more && !is_older(candidate, &candidates->horizon);
 }
 
 static void leave_out(struct candidates *candidates, const struct candidate *candidate)
@@ -121,8 +130,6 @@ static bool move(struct candidates *candidates)
 		heap_add(&candidates->oldest, &found->items[--found->n], false);
 	if (found->n)
 		return true;
-	free(TAKE(found->items));
-	found->capacity = 0;
 	candidates->is_walking = false;
 	return false;
 }
@@ -150,13 +157,19 @@ void candidates_add(struct candidates *candidates, const struct digest *digest, 
 
 	if (candidates->is_walking)
 		find(candidates, digest, used);
-	else if (!candidates->has_more || is_older(&candidate, &candidates->horizon))
+	else if ((candidates->oldest.n >= KEPT_MAX && !candidates->keeps_all) ||
+		 is_beyond(candidates, &candidate))
+		leave_out(candidates, &candidate);
+	else
 		heap_add(&candidates->oldest, &candidate, false);
 }
 
+/* Those beyond the horizon are left to a walk, which finds what comes before them. */
 const struct candidate *candidates_first(const struct candidates *candidates)
 {
-	return candidates->oldest.n ? &candidates->oldest.items[0] : NULL;
+	const struct candidate *first = candidates->oldest.items;
+
+	return candidates->oldest.n && !is_beyond(candidates, first) ? first : NULL;
 }
 
 void candidates_drop_first(struct candidates *candidates)
@@ -171,7 +184,9 @@ bool candidates_has_more(const struct candidates *candidates)
 
 uint64_t candidates_bound(const struct candidates *candidates)
 {
-	if (candidates->oldest.n)
-		return candidates->oldest.items[0].used;
+	const struct candidate *first = candidates_first(candidates);
+
+	if (first)
+		return first->used;
 	return candidates->has_more ? candidates->horizon.used : UINT64_MAX;
 }

@@ -3,8 +3,9 @@
  * Candidates: the blobs that nobody holds, the least recently used first.
  *
  * They are found by a walk over the catalog, in steps, that keeps the oldest 65,536: memory stays bounded
- * however many there are. Blobs that lose their last hold after that are added one by one. When all are used
- * up and there had been more, another walk finds the next ones.
+ * however many there are. Blobs that lose their last hold after that are added one by one, as many again.
+ * When all are used up and there had been more, another walk finds the next ones: those of one time of use
+ * come by their hashes, so none is left out for good.
  *
  * What is taken may have changed since: the catalog has the last word. Loop only.
  */
@@ -16,6 +17,8 @@
 #include <stdint.h>
 
 #include "daemon/catalog.h"
+
+struct pool_queue;
 
 struct candidate {
 	struct digest digest;
@@ -32,11 +35,13 @@ struct candidates {
 	struct candidate_heap found;  /* during a walk: the first is the youngest */
 	size_t position, end;         /* of the walk, in the catalog */
 	bool is_walking, has_more;
+	bool keeps_all;           /* those that are added, however many */
 	struct candidate from;    /* those before this one were found by another walk */
 	struct candidate horizon; /* with has_more: the first that was left out */
 };
 
-void candidates_fini(struct candidates *candidates);
+/* @chores: the queue of the worker that gives its memory back when it is much */
+void candidates_fini(struct candidates *candidates, struct pool_queue *chores);
 
 /**
  * Begin a walk over the catalog; what was left of the last one is forgotten.

@@ -205,7 +205,7 @@ static struct evict_party *party_of(struct evict *evict, bool must_free)
 	party->must_free = must_free;
 	party->store = evict->parts.store;
 	party->job = (struct job){ .run = look_run, .done = look_done };
-	party->forecast = forecast_new(evict->parts.catalog, FORECAST_RELEASE);
+	party->forecast = forecast_new(evict->parts.catalog, evict->queue, FORECAST_RELEASE);
 	return party;
 }
 

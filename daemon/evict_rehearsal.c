@@ -35,8 +35,8 @@ static void end(struct evict_rehearsal *rehearsal)
 	struct evict_gc *gc = rehearsal->gc;
 
 	tree_walk_end(&rehearsal->walk);
-	candidates_fini(&rehearsal->candidates);
-	candidates_fini(&rehearsal->released);
+	candidates_fini(&rehearsal->candidates, evict->queue);
+	candidates_fini(&rehearsal->released, evict->queue);
 	forecast_free(rehearsal->forecast);
 	node_put(rehearsal->node);
 	free(rehearsal);
@@ -176,7 +176,8 @@ void evict_rehearse(struct evict *evict)
 	rehearsal = xcalloc(1, sizeof(*rehearsal));
 	rehearsal->evict = evict;
 	rehearsal->gc = gc;
-	rehearsal->forecast = forecast_new(evict->parts.catalog, FORECAST_RELEASE);
+	rehearsal->forecast = forecast_new(evict->parts.catalog, evict->queue, FORECAST_RELEASE);
+	rehearsal->released.keeps_all = true; /* no walk would find them */
 	rehearsal->until = catalog_tick(evict->parts.catalog);
 	tree_walk_begin(evict->parts.trees, &rehearsal->walk, false);
 	candidates_find(&rehearsal->candidates, evict->parts.catalog, false);

@@ -127,7 +127,7 @@ static void end(struct evict *evict)
 
 	evict->running = evict->walked = false;
 	evict->in_background = false;
-	candidates_fini(&evict->candidates);
+	candidates_fini(&evict->candidates, evict->queue);
 	tree_walk_end(&evict->walk);
 	if (!sums->n_trees && !sums->n_blobs)
 		return;
@@ -241,7 +241,7 @@ void evict_run_init(struct evict *evict)
 void evict_run_fini(struct evict *evict)
 {
 	event_free(evict->retry);
-	candidates_fini(&evict->candidates);
+	candidates_fini(&evict->candidates, evict->queue);
 	tree_walk_end(&evict->walk);
 	list_remove(&evict->slice.link);
 }

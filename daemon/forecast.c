@@ -4,7 +4,11 @@
 #include "common/alloc.h"
 #include "daemon/map.h"
 
-enum { STEP = 64, SLAB_COUNTS = 512 };
+enum {
+	STEP = 64,
+	SLAB_COUNTS = 512,
+	SMALL = 32, /* slabs: they are free()d in some ten microseconds */
+};
 
 /* How many references or holds were given back so far. */
 struct count {
@@ -22,7 +26,7 @@ struct forecast {
 	enum forecast_of of;
 	struct map nodes, blobs; /* struct count, in slabs */
 	struct slab *slabs;
-	size_t n_in_slab;
+	size_t n_slabs, n_in_slab;
 
 	const struct node **waiting; /* nodes to be looked into */
 	size_t n_waiting, capacity;
@@ -31,13 +35,17 @@ struct forecast {
 
 	void (*found)(void *ctx, const struct catalog_entry *entry);
 	void *ctx;
+
+	struct pool_queue *chores;
+	struct job job;
 };
 
-struct forecast *forecast_new(const struct catalog *catalog, enum forecast_of of)
+struct forecast *forecast_new(const struct catalog *catalog, struct pool_queue *chores, enum forecast_of of)
 {
 	struct forecast *forecast = xcalloc(1, sizeof(*forecast));
 
 	forecast->catalog = catalog;
+	forecast->chores = chores;
 	forecast->of = of;
 	forecast->n_in_slab = SLAB_COUNTS;
 	map_init(&forecast->nodes);
@@ -45,12 +53,10 @@ struct forecast *forecast_new(const struct catalog *catalog, enum forecast_of of
 	return forecast;
 }
 
-void forecast_free(struct forecast *forecast)
+static void give_back(struct forecast *forecast)
 {
 	struct slab *next;
 
-	if (!forecast)
-		return;
 	for (struct slab *slab = forecast->slabs; slab; slab = next) {
 		next = slab->next;
 		free(slab);
@@ -58,6 +64,29 @@ void forecast_free(struct forecast *forecast)
 	map_fini(&forecast->nodes);
 	map_fini(&forecast->blobs);
 	free(forecast->waiting);
+}
+
+static enum job_next free_run(struct job *job)
+{
+	give_back(CONTAINER_OF(job, struct forecast, job));
+	return JOB_DONE;
+}
+
+static void free_done(struct job *job)
+{
+	free(CONTAINER_OF(job, struct forecast, job));
+}
+
+void forecast_free(struct forecast *forecast)
+{
+	if (!forecast)
+		return;
+	if (forecast->n_slabs > SMALL) {
+		forecast->job = (struct job){ .run = free_run, .done = free_done };
+		pool_submit(forecast->chores, &forecast->job);
+		return;
+	}
+	give_back(forecast);
 	free(forecast);
 }
 
@@ -72,6 +101,7 @@ static uint64_t count(struct forecast *forecast, struct map *map, const struct d
 
 			slab->next = forecast->slabs;
 			forecast->slabs = slab;
+			forecast->n_slabs++;
 			forecast->n_in_slab = 0;
 		}
 		count = &forecast->slabs->counts[forecast->n_in_slab++];

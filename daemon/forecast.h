@@ -16,6 +16,7 @@
 #include "common/auto.h"
 #include "daemon/catalog.h"
 #include "daemon/node.h"
+#include "daemon/pool.h"
 
 struct forecast;
 
@@ -24,9 +25,9 @@ enum forecast_of {
 	FORECAST_REACH,   /* all blobs of a tree, each once */
 };
 
-/* @catalog: borrowed */
-struct forecast *forecast_new(const struct catalog *catalog, enum forecast_of of);
-void forecast_free(struct forecast *forecast);
+/* @chores: the queue of the worker that gives its memory back when it is much. Both are borrowed. */
+struct forecast *forecast_new(const struct catalog *catalog, struct pool_queue *chores, enum forecast_of of);
+void forecast_free(struct forecast *forecast); /* NULL is fine */
 DEFINE_AUTO(forecast);
 
 /**

@@ -5,7 +5,10 @@
 
 #include "common/alloc.h"
 
-enum { NAMED_MAX = 10000 }; /* trees, so that an answer fits into a message */
+enum {
+	NAMED_MAX = 10000, /* trees, so that an answer fits into a message */
+	ANSWER_STEP = 32,  /* of them, written between two looks at the clock */
+};
 
 static const struct timeval progress_interval = { .tv_usec = 100000 };
 
@@ -25,6 +28,8 @@ struct gc {
 	struct evict_gc evict;
 	struct event *progress;
 	bool cancelled;
+	struct slice slice; /* writes the answer */
+	size_t n_answered;
 };
 
 static void put_tree(struct wire_out *out, const struct evict_tree *tree)
@@ -35,21 +40,44 @@ static void put_tree(struct wire_out *out, const struct evict_tree *tree)
 	wire_put_uint(out, "last_used", tree->used);
 }
 
-static void answer(struct gc *gc)
+static void gc_free(struct gc *gc)
 {
-	const struct evict_gc *went = &gc->evict;
+	free(gc->evict.trees);
+	free(gc);
+}
+
+static void begin_answer(struct gc *gc)
+{
 	struct wire_out *out = request_reply(gc->request);
 
 	wire_map(out, 5);
 	wire_text(out, "trees");
-	wire_array(out, went->n_listed);
-	for (size_t i = 0; i < went->n_listed; i++)
-		put_tree(out, &went->trees[i]);
+	wire_array(out, gc->evict.n_listed);
+}
+
+static void end_answer(struct gc *gc)
+{
+	const struct evict_gc *went = &gc->evict;
+	struct wire_out *out = &gc->request->out;
+
 	wire_put_uint(out, "evicted_trees", went->n_trees);
 	wire_put_uint(out, "evicted_blobs", went->n_blobs);
 	wire_put_uint(out, "evicted_bytes", went->bytes);
 	wire_put_uint(out, "allocated_before", went->before);
 	request_send(gc->request);
+}
+
+static bool answer_step(struct slice *slice)
+{
+	struct gc *gc = CONTAINER_OF(slice, struct gc, slice);
+
+	for (unsigned i = 0; i < ANSWER_STEP && gc->n_answered < gc->evict.n_listed; i++)
+		put_tree(&gc->request->out, &gc->evict.trees[gc->n_answered++]);
+	if (gc->n_answered < gc->evict.n_listed)
+		return true;
+	end_answer(gc);
+	gc_free(gc);
+	return false;
 }
 
 static void on_done(struct evict_gc *evict)
@@ -59,14 +87,16 @@ static void on_done(struct evict_gc *evict)
 
 	if (gc->progress)
 		event_free(gc->progress);
+	gc->request->cancel = NULL; /* it is over */
 	if (gc->cancelled) {
 		err_set(&err, ERR_CANCELLED, "gc: cancelled");
 		request_fail(gc->request, &err);
-	} else {
-		answer(gc);
+		gc_free(gc);
+		return;
 	}
-	free(evict->trees);
-	free(gc);
+	begin_answer(gc);
+	slice_init(&gc->slice, answer_step);
+	slice_start(gc->request->cache->slicer, &gc->slice);
 }
 
 static void on_cancel(struct request *request)

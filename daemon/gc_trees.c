@@ -215,7 +215,7 @@ static void begin_forecast(struct listing *listing, enum phase phase)
 {
 	forecast_free(listing->forecast);
 	listing->phase = phase;
-	listing->forecast = forecast_new(listing->request->cache->catalog,
+	listing->forecast = forecast_new(listing->request->cache->catalog, listing->request->cache->chores,
 					 phase == REACHING ? FORECAST_REACH : FORECAST_RELEASE);
 	forecast_tree(listing->forecast, listing->node, on_found, listing);
 }

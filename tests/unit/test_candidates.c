@@ -56,7 +56,9 @@ static void setup(void)
 
 static void teardown(void)
 {
-	candidates_fini(&candidates);
+	free(candidates.oldest.items); /* candidates_fini() may want a worker */
+	free(candidates.found.items);
+	candidates = (struct candidates){ 0 };
 	catalog_free(catalog);
 }
 
@@ -122,6 +124,63 @@ START_TEST(of_very_many_the_oldest_are_kept_and_the_others_found_later)
 }
 END_TEST
 
+/* As many as one tree may leave: by their hashes each comes once, in one walk or another. */
+START_TEST(of_very_many_that_share_one_time_of_use_none_is_missed)
+{
+	enum { N = 150000 };
+	const struct candidate *first;
+	struct candidate last = { .used = 0 };
+	size_t sum = 0;
+
+	setup();
+	load(N, 77, 0);
+	walk(false);
+	for (unsigned walks = 1;; walks++) {
+		for (; (first = candidates_first(&candidates)); sum++) {
+			ck_assert(!sum || memcmp(first->digest.hash, last.digest.hash, DIGEST_HASH_SIZE) > 0);
+			last = *first;
+			candidates_drop_first(&candidates);
+		}
+		if (!candidates_has_more(&candidates))
+			break;
+		ck_assert_uint_eq(candidates_bound(&candidates), 77);
+		ck_assert_uint_lt(walks, 5);
+		walk(true);
+	}
+	ck_assert_uint_eq(sum, N);
+	teardown();
+}
+END_TEST
+
+/* What is left out then is found by a walk, in its turn. */
+START_TEST(of_very_many_that_are_added_no_more_are_kept_than_have_room)
+{
+	enum { N = 200000, EARLY = 190000 };
+	uint64_t last = 0;
+	size_t n;
+
+	setup();
+	walk(false);
+	load(N, 1000, 1);
+	for (unsigned i = 0; i < N; i++) {
+		struct digest digest = digest_of(i);
+
+		if (i == EARLY) /* as used before all of them */
+			catalog_find(catalog, &digest)->used = 5;
+		candidates_add(&candidates, &digest, i == EARLY ? 5 : 1000 + i);
+	}
+	ck_assert_uint_lt(candidates.oldest.n, N);
+	ck_assert(candidates_has_more(&candidates));
+	ck_assert_uint_eq(candidates_bound(&candidates), 5); /* not what is kept: that is younger */
+	ck_assert_ptr_null(candidates_first(&candidates));
+	walk(true);
+	ck_assert_uint_eq(candidates_first(&candidates)->used, 5);
+	n = take_all(&last);
+	ck_assert_uint_eq(last, 1000 + n - 2);
+	teardown();
+}
+END_TEST
+
 START_TEST(a_catalog_that_grows_is_walked_over_from_the_beginning)
 {
 	uint64_t last;
@@ -144,4 +203,6 @@ END_TEST
 
 UNIT_MAIN("candidates", those_that_nobody_holds_come_by_their_use, those_that_are_added_take_their_place,
 	  of_very_many_the_oldest_are_kept_and_the_others_found_later,
+	  of_very_many_that_share_one_time_of_use_none_is_missed,
+	  of_very_many_that_are_added_no_more_are_kept_than_have_room,
 	  a_catalog_that_grows_is_walked_over_from_the_beginning)
