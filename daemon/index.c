@@ -366,6 +366,66 @@ void index_barrier(struct index *index, uint64_t mark, void (*done)(void *ctx, i
 	index_submit(index, index_batch_new(), on_barrier, barrier);
 }
 
+/* ---- checking ---- */
+
+struct check_job {
+	struct job job; /* first */
+
+	/* In. */
+	struct index *index; /* its db is the lane's */
+	bool replace;
+
+	/* Out. */
+	int result;
+	struct index_checked checked;
+	struct err err;
+
+	/* For done(). */
+	void (*done)(void *ctx, int r, const struct index_checked *checked, const struct err *err);
+	void *ctx;
+};
+
+static enum job_next run_check(struct job *job)
+{
+	struct check_job *check = (struct check_job *)job;
+	struct index_db *db = check->index->db;
+
+	check->result = index_db_check(db, &check->err);
+	if (check->result != -EUCLEAN)
+		return JOB_DONE;
+	check->checked.damage = check->err;
+	err_clear(&check->err);
+	check->result = check->replace ? index_db_set_aside(db, check->checked.aside, &check->err) : 0;
+	return JOB_DONE;
+}
+
+static void on_checked(struct job *job)
+{
+	struct check_job *check = (struct check_job *)job;
+
+	if (*check->checked.aside)
+		log_error("%s; it is set aside as '%s': a new one takes what comes, and the next start will "
+			  "find "
+			  "the rest in the store",
+			  check->checked.damage.text, check->checked.aside);
+	check->done(check->ctx, check->result, &check->checked, &check->err);
+	free(check);
+}
+
+void index_check(struct index *index, bool replace,
+		 void (*done)(void *ctx, int r, const struct index_checked *checked, const struct err *err),
+		 void *ctx)
+{
+	struct check_job *check = xcalloc(1, sizeof(*check));
+
+	check->job = (struct job){ .run = run_check, .done = on_checked };
+	check->index = index;
+	check->replace = replace;
+	check->done = done;
+	check->ctx = ctx;
+	pool_submit(index->queue, &check->job);
+}
+
 size_t index_n_pending(const struct index *index)
 {
 	return index->n_pending;

@@ -163,6 +163,24 @@ uint64_t index_mark(const struct index *index);
 void index_barrier(struct index *index, uint64_t mark, void (*done)(void *ctx, int r, const struct err *err),
 		   void *ctx);
 
+/* What index_check() found. */
+struct index_checked {
+	struct err damage;            /* set: the index is damaged, in these words */
+	char aside[INDEX_ASIDE_SIZE]; /* and it is here now, if that was asked */
+};
+
+/**
+ * Have SQLite check the index as it lies on the disk. Commits wait meanwhile: 62 MB (a million blobs) take
+ * some tenths of a second.
+ *
+ * @replace  a damaged one is set aside, and a new one takes what comes; the next start finds the rest in the
+ *           store
+ * @done     on the loop; r < 0 with err when it could not be checked, or not be replaced
+ */
+void index_check(struct index *index, bool replace,
+		 void (*done)(void *ctx, int r, const struct index_checked *checked, const struct err *err),
+		 void *ctx);
+
 /* Batches submitted and not yet answered. */
 size_t index_n_pending(const struct index *index);
 

@@ -220,7 +220,7 @@ static bool make_room(struct index_db *db, const struct list *batches)
 
 static int commit_all(struct index_db *db, struct list *batches, struct index_outcome *outcome)
 {
-	struct index_loaded ignored = { 0 };
+	char aside[INDEX_ASIDE_SIZE];
 	int r = commit(db, batches, NULL, &outcome->damage);
 
 	if (reserve_is_for(r) && make_room(db, batches)) {
@@ -231,10 +231,9 @@ static int commit_all(struct index_db *db, struct list *batches, struct index_ou
 		err_clear(&outcome->damage);
 		return r;
 	}
-	if ((r = index_db_replace(db, &ignored, NULL)) < 0)
+	if ((r = index_db_set_aside(db, aside, NULL)) < 0)
 		return r;
-	db->is_partial = true;
-	err_prefix(&outcome->damage, "%s: ", ignored.aside);
+	err_prefix(&outcome->damage, "%s: ", aside);
 	return commit(db, batches, NULL, NULL);
 }
 

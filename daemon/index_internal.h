@@ -69,6 +69,13 @@ int index_db_load(struct index_db *db, const struct index_sink *sink, struct ind
  */
 int index_db_replace(struct index_db *db, struct index_loaded *loaded, struct err *err);
 
+/* The same while the daemon runs: the new one lacks what was committed before, and no stop of it is clean. */
+int index_db_set_aside(struct index_db *db, char aside[INDEX_ASIDE_SIZE], struct err *err);
+
+/* Read all of it from the disk, as SQLite checks it. Return: 0, -EUCLEAN with what is wrong in err, or
+ * another negative errno. */
+int index_db_check(struct index_db *db, struct err *err);
+
 /* What came of a commit. */
 struct index_outcome {
 	uint64_t n_commits; /* transactions */

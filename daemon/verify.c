@@ -154,7 +154,7 @@ static enum verify_next wait_next(struct verify *verify)
 
 static enum verify_next (*const phases[])(struct verify *verify) = {
 	wait_next,         verify_folders_next, verify_rows_next,   verify_files_next,
-	verify_trees_next, verify_tags_next,    verify_litter_next,
+	verify_trees_next, verify_tags_next,    verify_litter_next, verify_index_next,
 };
 
 static void free_all(struct verify *verify)
@@ -218,7 +218,7 @@ static bool go_on(struct verify *verify)
 		return false;
 	}
 	verify->phase++;
-	verify->listed = false;
+	verify->listed = verify->compared = false;
 	return true;
 }
 

@@ -4,14 +4,13 @@
  * index, trees and tags are compared with each other; with `repair`, what is wrong is put right.
  *
  *     wait      for what a start leaves in the background: recovery (recover.h), warming, tagged trees
- *     folders   strange names, and folders of another mode or owner                          FOLDER, STRANGER
- *     rows      has every blob of the catalog its file?                                      NO_FILE
- *     files     type, bytes, mode, owner, time; known to the catalog, with this size and
- *               these allocated bytes?                       TYPE ... TIME, NO_ROW, SIZE, ALLOCATED
- *     trees     is all there that cached trees need, to the last blob?                       TREE
- *     tags      do they name something, and is STORE/tags what it should be?                 TAG, TAGS_FILE
- *     litter    is anything left in tmp/ and staging/ that nobody needs?                     LITTER
- *     index     has SQLite the rows that it should, and is it whole?                         INDEX
+ *     folders   strange names, and folders of another mode or owner
+ *     rows      has every blob of the catalog its file?
+ *     files     type, bytes, mode, owner, time; does the catalog know it, its size, what it takes?
+ *     trees     is all there that cached trees need, to the last blob?
+ *     tags      do they name something, and is STORE/tags what it should be?
+ *     litter    is anything left in tmp/ and staging/ that nobody needs?
+ *     index     is the database whole? What its rows say came into the catalog at the start
  *
  * While it serves. Files are looked at by one worker at a time, two milliseconds a turn and less while others
  * wait, and with a `rate` no more bytes a second than that. Blobs come, go, are healed and rotated meanwhile,
@@ -19,16 +18,26 @@
  * does not agree with the catalog counts only if nobody else has claimed the blob since. One that somebody
  * else is at is looked at again later.
  *
- * Repair, one fault at a time:
- *     other bytes, no file, unreadable    taken out of the store, counted in tampered_blobs, and obtained
- *                                         again from the other kind (flight.h); without one the row goes
- *     other mode, owner or time           a fresh inode takes the name, the bytes checked on the way
- *     a file without a row                taken in; its bytes are right by then
- *     a row without a file                obtained from the other kind, or dropped
- *     size, allocated bytes               the catalog and the index are told
- *     a tree that is not whole            cached no more: the next request is a miss that names what is
- * absent a tag that names nothing            deleted;  STORE/tags: written anew a strange name, litter
- * deleted;  a folder's mode: set the index                           rows are written again
+ * Repair, one fault at a time, by what requests and starts do anyway:
+ *
+ *     other bytes, no file, unreadable
+ *         taken out of the store, counted in tampered_blobs, and obtained again from the other kind
+ *         (flight.h); where there is none the row goes
+ *     other mode, owner or time
+ *         a fresh inode takes the name, its bytes checked on the way
+ *     a file without a row, a row without a file
+ *         taken in; obtained from the other kind, or dropped
+ *     size, allocated bytes
+ *         catalog and index are told
+ *     a tree that is not whole
+ *         cached no more: the next request is a miss, and names what is absent
+ *     a tag that names nothing, STORE/tags
+ *         deleted; written anew
+ *     a strange name, litter, a folder's mode
+ *         deleted; set
+ *     the index
+ *         set aside; a new one takes what comes, and the next start finds the rest in the store, as it does
+ *         whenever damage comes to light (index.h)
  *
  * On disk the order is that of all others: bytes, name, row. So whoever is killed in between leaves what a
  * start or the next repair puts right.
@@ -63,7 +72,7 @@
 	X(VERIFY_TAG, "tag", "a tag that names nothing")                                                     \
 	X(VERIFY_TAGS_FILE, "tags_file", "the file of tags disagrees with the index")                        \
 	X(VERIFY_LITTER, "litter", "something that an earlier process left")                                 \
-	X(VERIFY_INDEX, "index", "the index disagrees with what the daemon knows, or is damaged")
+	X(VERIFY_INDEX, "index", "the index is damaged")
 
 #define VERIFY_ENUM_(name, word, what) name,
 enum verify_kind { VERIFY_KINDS(VERIFY_ENUM_) };

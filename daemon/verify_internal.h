@@ -8,7 +8,7 @@
  *     verify_mend.c     what repair does to a blob's file
  *     verify_trees.c    cached trees
  *     verify_names.c    folders, strange names, litter
- *     verify_tags.c     tags and their file
+ *     verify_tags.c     tags and their file, the index's
  *
  * A verify does one thing at a time: a job, a flight, a commit, a timer. When that has ended, verify_go_on()
  * has the slice look for the next.
@@ -115,7 +115,7 @@ struct verify {
 
 	struct verify_walk *walk; /* of trees */
 	size_t next_tag;
-	bool compared; /* the file of tags */
+	bool compared; /* the file of tags, or the index with what SQLite expects */
 };
 
 /* ---- verify.c ---- */
@@ -181,5 +181,6 @@ void verify_names_free(struct verify *verify);
 enum verify_next verify_trees_next(struct verify *verify);
 void verify_walk_free(struct verify *verify);
 enum verify_next verify_tags_next(struct verify *verify);
+enum verify_next verify_index_next(struct verify *verify);
 
 #endif

@@ -71,3 +71,38 @@ enum verify_next verify_tags_next(struct verify *verify)
 	tags_compare_file(tags, verify->call->repair, on_compared, verify);
 	return VERIFY_BUSY;
 }
+
+/* ---- the index ---- */
+
+static void on_checked(void *ctx, int r, const struct index_checked *checked, const struct err *err)
+{
+	struct verify *verify = ctx;
+	AUTO_FREE char *repair = NULL;
+
+	if (!checked->damage.set) {
+		if (r < 0)
+			verify->err = *err;
+		(void)verify_failed(verify, r);
+		verify_go_on(verify);
+		return;
+	}
+	verify_fault_set(verify, VERIFY_INDEX, NULL, xstrdup("index.sqlite"),
+			 xstrdup("a database that is whole"), xstrdup(checked->damage.text));
+	if (r < 0)
+		repair = xstrdup(err->text);
+	else if (verify->call->repair)
+		repair = xasprintf(
+			"set aside as '%s'; a new one takes what comes, and the next start finds the "
+			"rest in the store",
+			checked->aside);
+	verify_fault_end(verify, r == 0 && verify->call->repair, repair);
+}
+
+enum verify_next verify_index_next(struct verify *verify)
+{
+	if (verify->compared)
+		return VERIFY_OVER;
+	verify->compared = true;
+	index_check(verify->cache->index, verify->call->repair, on_checked, verify);
+	return VERIFY_BUSY;
+}

@@ -66,6 +66,31 @@ check 'a tag appears' dircache materialize keep/me "$out/four"
 check 'whole' same_tree "$dir/src/sub" "$out/four"
 check 'all blobs come back' eventually 20 blobs_are "$blobs"
 
+# By a full disk, say, or by the disk itself: cut, and with other bytes in its pages.
+cut_short() {
+	truncate -s 5000 "$store/index.sqlite"
+}
+
+flip_bits() {
+	head -c 8192 /dev/urandom | dd of="$store/index.sqlite" bs=4096 seek=1 conv=notrunc status=none
+}
+
+n=1
+for damage in cut_short flip_bits; do
+	stop_daemon
+	"$damage"
+	n=$((n + 1))
+	: >"$daemon_log"
+	check "with an index that was hit ($damage) the daemon starts" start_daemon
+	check 'the log says that it is damaged' log_says 'it is damaged'
+	check 'and where it is now' log_says "set aside as 'index.sqlite.damaged-$n'"
+	check 'and what is done without it' log_says 'the store has no index'
+	check 'a tag appears' dircache materialize keep/me "$out/$damage"
+	check 'whole' same_tree "$dir/src/sub" "$out/$damage"
+	check 'all blobs come back' eventually 20 blobs_are "$blobs"
+	check 'nothing is wrong with the store' dircache verify
+done
+
 # The bytes of a blob that was stored just now have not reached the disk when the machine crashes.
 check 'another stop and start' restart
 one=$(dircache put "$dir/src/a")
@@ -90,6 +115,7 @@ check 'the tree that has only those is there' dircache materialize "$tree" "$out
 check 'putting the tree again heals it' prints "$fresh" dircache put "$dir/fresh"
 check 'and it appears' dircache materialize "$fresh" "$out/fresh"
 check 'whole' same_tree "$dir/fresh" "$out/fresh"
+check 'nothing is wrong with the store' dircache verify
 
 stop_daemon
 sql 'PRAGMA user_version = 99'

@@ -340,6 +340,24 @@ def tags_file_is_wrong(tale):
         story.check_is("as it was", open(path).read(), good)
 
 
+def index_is_damaged(tale):
+    story = tale.story
+    assert story.stop_daemon() == 0
+    tale.start()
+    tags = tale.must("tags")
+    with open(os.path.join(story.store, "index.sqlite"), "r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(3 * 4096))
+    tale.finds("pages of the index that change under the daemon are found", [("index", "index.sqlite")])
+    answer = tale.repairs("and it is set aside", 1)
+    story.check("which is said", "index.sqlite.damaged-1" in answer["faults"][0]["repair"] and
+                "set aside as 'index.sqlite.damaged-1'" in open(story.log).read(), answer)
+    assert story.stop_daemon() == 0
+    tale.start()
+    tale.is_clean("the next start finds in the store what was in it")
+    story.check_is("tags, too", tale.must("tags"), tags)
+
+
 # ---- while others do things ----
 
 
@@ -492,6 +510,7 @@ def main():
         fanout_is_no_folder(tale)
         rows_are_wrong(tale)
         tags_file_is_wrong(tale)
+        index_is_damaged(tale)
         listens(tale)
         killed_in_the_middle(tale)
         assert story.stop_daemon() == 0
