@@ -233,8 +233,9 @@ int space_refuse(struct space *space, uint64_t bytes, struct err *err)
 {
 	struct space_levels levels = space_levels(space);
 	uint64_t cap = levels.limits.max_size, in_use = levels.used + levels.overhead + levels.reserved;
+	bool has_disk = !levels.disk_full && levels.disk_free >= add(levels.limits.min_free, bytes);
 
-	if (cap && add(in_use, bytes) > cap)
+	if (cap && (add(in_use, bytes) > cap || has_disk)) /* a part may fit of what does not as a whole */
 		return err_set(
 			err, ERR_NO_SPACE,
 			"%s more do not fit: of the %s that the cache may have (--max-size) %s are in use, "

@@ -29,13 +29,24 @@ put_trees() {
 are_hits() { # NAME...
 	local name
 	for name in "$@"; do
-		counters_note && dircache materialize "${tree[$name]}" "$out/$name" && counters_added tree_hits=1 &&
-			same_tree "$dir/$name" "$out/$name" && dircache remove "$out/$name" || return
+		counters_note && dircache materialize "${tree[$name]}" "$out/hit" && counters_added tree_hits=1 &&
+			same_tree "$dir/$name" "$out/hit" && dircache remove "$out/hit" || return
+	done
+}
+
+are_gone() { # NAME...
+	local name
+	for name in "$@"; do
+		exits 3 dircache has --tree "${tree[$name]}" || return
 	done
 }
 
 nothing_was_evicted() {
 	counters_are evicted_trees=0 evicted_blobs=0
+}
+
+some_blobs_were_evicted() {
+	(($(counter evicted_blobs) > 0)) || { dircache stats; return 1; }
 }
 
 within_the_cap() {
@@ -58,23 +69,46 @@ for i in {1..33}; do
 	random_file "$dir/wide/folder$i/file" 1
 done
 check 'a tree larger than the cap is refused, with the path of a file in it' \
-	says "/file', of 33.0M in all: 1." exits 1 dircache put "$dir/wide"
+	says "/file', of 33.0M in all: 1.0M more do not fit: of the 32.0M that the cache may have" \
+	exits 1 dircache put "$dir/wide"
 check 'the trees are hits all the same' are_hits one two three
 check 'and no tree went for it' counters_are evicted_trees=0
 check 'the cap was kept' within_the_cap
 
 # ---- what fits when others go ----
+#
+# The three trees take 6 MB, and what is no blob 4 MB (the reserve) and up to 1.8 MB more. Above 30.4 MB it is
+# evicted in the background, down to 28.8 MB.
+
+put_tree() { # NAME
+	tree[$1]=$(dircache put "$dir/$1")
+}
 
 for i in 1 2 3; do
 	random_file "$dir/fits/$i" 5
 done
-check 'what was stored of refused puts makes room for one that fits' eval 'fits=$(dircache put "$dir/fits")'
-check 'it is a hit' eval 'dircache materialize "$fits" "$out/fits" && same_tree "$dir/fits" "$out/fits"'
+check 'one that fits is put' put_tree fits
+check 'what was stored of refused puts made room for it' some_blobs_were_evicted
+check 'and no tree went' counters_are evicted_trees=0
 check 'the cap was kept' within_the_cap
+check 'a tree is used that was put before it' are_hits two
+check 'it is materialized, too' dircache materialize "${tree[fits]}" "$out/fits"
+
+# 31 MB and more: what goes is more than one tree of 2 MB, and no more than two.
+random_file "$dir/next/file" 6
+check 'the next is put' put_tree next
+check 'and the two trees that were not used for the longest time go' \
+	eventually 10 counters_are evicted_trees=2
+check 'which are these' are_gone one three
+check 'and the others are hits' are_hits two fits next
+check 'the cap was kept' within_the_cap
+
+# 43 MB: 2 MB are too little, and then there are the first 15 MB of what is left, but not the last 6.
 random_file "$dir/more/file" 16
-check 'the next has trees evicted' eval 'more=$(dircache put "$dir/more")'
-check 'the one that was used last before is the last to go' \
-	eval '(($(counter evicted_trees) > 0)) && exits 3 dircache has --tree "${tree[one]}"'
+check 'a large one is put' put_tree more
+check 'for which as many trees go as have to' counters_are evicted_trees=4
+check 'the oldest' are_gone two fits
+check 'and the others are hits' are_hits next more
 check 'the cap was kept' within_the_cap
 check 'a materialized tree is whole without the cache' same_tree "$dir/fits" "$out/fits"
 

@@ -198,6 +198,10 @@ START_TEST(a_refusal_says_what_is_needed_and_what_there_is)
 	ck_assert_int_eq(space_refuse(space, 12 * M, &err), -ENOSPC);
 	unit_ck_err(&err, ERR_NO_SPACE, "12.0M more do not fit: of the 10.0M that the cache may have");
 	unit_ck_err(&err, ERR_NO_SPACE, "3.0M are in use");
+	space_set_disk(space, 100 * M);
+	err_clear(&err);
+	ck_assert_int_eq(space_refuse(space, M, &err), -ENOSPC); /* one file of many, which do not fit */
+	unit_ck_err(&err, ERR_NO_SPACE, "1.0M more do not fit: of the 10.0M that the cache may have");
 	space_free(space);
 
 	start(0, 100 * M);
