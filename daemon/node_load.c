@@ -50,7 +50,8 @@ static struct node_failure *load_one(struct load_job *load, const struct digest 
 	if (r > 0) {
 		node_add_missing(failure, digest);
 		r = err_set(&err, ERR_NOT_FOUND, "Directory %s is not in the store%s", DIGEST_TEXT(digest),
-			    r == BLOB_CHANGED ? ": its file was changed" : "");
+			    r == BLOB_CHANGED ? ": the file of that hash was changed, or has another size"
+					      : "");
 	}
 	failure->r = r;
 	failure->err = err;

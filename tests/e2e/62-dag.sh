@@ -167,6 +167,13 @@ check 'with all its 2047 directories' prints 2047 eval 'find "$out/ten" | wc -l'
 
 make_folder "$dir/limited" 'a: 1' 'b: 2' 'c/d: 345'
 limited=$(dircache put "$dir/limited")
+of_another_size() { # nothing was changed, and the right digest is as good as before
+	says 'or has another size' exits 3 dircache materialize "${limited%/*}/7" "$out/refused" &&
+		absent "$out/refused" && [ "$(counter tampered_blobs)" = 0 ] &&
+		dircache has --tree "$limited"
+}
+check 'a digest with a wrong size is not in the store, and is no tampering' of_another_size
+
 limit() { # OPTION VALUE WORDS
 	restart "$1" "$2" && refused "$limited" "$3" && fails dircache put "$dir/limited" &&
 		restart "$1" $(($2 + 1)) && makes "$limited" "$dir/limited"
