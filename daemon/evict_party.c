@@ -144,7 +144,7 @@ static void join(struct evict_party *party, const struct tree_victim *victim)
 {
 	party->victims[party->n++] = *victim;
 	party->n_entries += victim->n_entries;
-	(void)tree_walk_skip(&party->evict->walk, 1);
+	tree_walk_leave(&party->evict->walk, &victim->digest);
 }
 
 static void on_rows_dropped(void *ctx, int r, const struct err *err)

@@ -77,7 +77,7 @@ static void on_tree(struct tree_request *request, int r)
 
 static void take_tree(struct evict_rehearsal *rehearsal, const struct tree_victim *victim)
 {
-	(void)tree_walk_skip(&rehearsal->walk, 1);
+	tree_walk_leave(&rehearsal->walk, &victim->digest);
 	rehearsal->victim = *victim;
 	rehearsal->given_back = 0;
 	if (!victim->is_known) { /* it could not be read, so it holds nothing */

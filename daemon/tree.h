@@ -181,7 +181,7 @@ enum tree_found { TREE_FOUND, TREE_NONE, TREE_LOOK_ON };
 
 /**
  * Find the next tree that may be evicted, from where a walk is: one that is not held, skipped or passed over.
- * The walk stays there: the same is found again until tree_walk_skip().
+ * The walk stays there: the same is found again until tree_walk_leave().
  *
  * @walk  from the oldest on
  * @skip  is this one to stay?
@@ -190,6 +190,9 @@ enum tree_found { TREE_FOUND, TREE_NONE, TREE_LOOK_ON };
  */
 enum tree_found tree_walk_find(struct tree_walk *walk, bool (*skip)(void *ctx, const struct digest *digest),
 			       void *ctx, struct tree_victim *victim);
+
+/* Go on from a tree that was found, if the walk is still there: it is not, when the tree was used since. */
+void tree_walk_leave(struct tree_walk *walk, const struct digest *digest);
 
 /* Do not find this tree again in this walk. */
 void tree_walk_pass_over(struct tree_walk *walk, const struct digest *digest);

@@ -97,6 +97,14 @@ enum tree_found tree_walk_find(struct tree_walk *walk, bool (*skip)(void *ctx, c
 	return TREE_LOOK_ON;
 }
 
+void tree_walk_leave(struct tree_walk *walk, const struct digest *digest)
+{
+	const struct tree *tree = tree_at(walk);
+
+	if (tree && digest_equal(&tree->digest, digest))
+		walk->at = next_of(walk, walk->at);
+}
+
 void tree_walk_pass_over(struct tree_walk *walk, const struct digest *digest)
 {
 	struct tree *tree = tree_find(walk->trees, digest);

@@ -417,6 +417,35 @@ START_TEST(trees_that_are_to_go_anyway_go_in_one_commit)
 }
 END_TEST
 
+static bool a_node_is_read(void *ctx)
+{
+	(void)ctx;
+	return nodes_n_under_way(cache.nodes);
+}
+
+/* Others join the first one while they are being read; by then it is the youngest of all. */
+START_TEST(a_tree_that_is_used_before_it_goes_stays)
+{
+	struct collected collected = { .gc = { .has_to = true } };
+	struct digest digests[4];
+
+	node_memory = 1;
+	start_cache();
+	for (unsigned i = 0; i < 4; i++)
+		digests[i] = cache_tree((char[]){ (char)('a' + i), '\0' });
+	collected.gc.to = measure() - 2 * ONE_TREE;
+	begin_gc(&collected);
+	run_until(a_node_is_read, NULL);
+	ck_assert_int_eq(use_tree(&digests[0]), TREE_HIT);
+	run_until_set(&collected.done);
+	ck_assert_uint_eq(collected.gc.n_trees, 2);
+	ck_assert(is_cached(&digests[0]) && has_file('a') && is_cached(&digests[3]) && has_file('d'));
+	ck_assert(!is_cached(&digests[1]) && !is_cached(&digests[2]));
+	collected_fini(&collected);
+	stop_cache();
+}
+END_TEST
+
 START_TEST(a_gc_can_be_cancelled)
 {
 	struct collected collected = { .gc = { .has_to = true } };
@@ -446,4 +475,4 @@ UNIT_MAIN("evict", the_least_recently_used_tree_goes_first_and_what_others_need_
 	  a_dry_run_waits_until_all_cached_trees_are_read, for_what_no_disk_could_hold_nothing_goes,
 	  a_blob_that_lost_one_kind_has_the_row_of_the_other, a_blob_may_be_held_while_it_is_on_its_way_out,
 	  trees_that_are_asleep_go_and_are_foretold_as_well, trees_that_are_to_go_anyway_go_in_one_commit,
-	  a_gc_can_be_cancelled)
+	  a_tree_that_is_used_before_it_goes_stays, a_gc_can_be_cancelled)
