@@ -267,11 +267,6 @@ static bool id_is_open(const struct session *session, const struct request *requ
 /* May this method begin, by this client and now? */
 static int check_method(const struct request *request, const struct method *method, struct err *err)
 {
-	const struct wire_bytes *name = &request->message.method;
-
-	if (!method)
-		return err_set(err, ERR_INVALID_ARGUMENT, "there is no method '%.*s'",
-			       name->len > 64 ? 64 : (int)name->len, name->data);
 	if (method->admin && !identity_is_admin(request->identity->uid))
 		return identity_refuse(method->name, err);
 	if (request->service->stopping && !method->any_time)
@@ -281,9 +276,16 @@ static int check_method(const struct request *request, const struct method *meth
 
 static void begin(struct request *request)
 {
-	const struct method *method = find_method(request->service, &request->message.method);
+	const struct wire_bytes *name = &request->message.method;
+	const struct method *method = find_method(request->service, name);
 	struct err err = { 0 };
 
+	if (!method) {
+		err_set(&err, ERR_INVALID_ARGUMENT, "there is no method '%.*s'",
+			name->len > 64 ? 64 : (int)name->len, name->data);
+		request_fail(request, &err);
+		return;
+	}
 	if (check_method(request, method, &err) < 0)
 		request_fail(request, &err);
 	else if (!request->cache->ready && !method->any_time)

@@ -362,7 +362,7 @@ static enum job_next comparison_run(struct job *job)
 	size_t len;
 
 	c->r = read_file(c->save.store_fd, &text, &len, &c->save.err);
-	if (c->r == 0 && len == c->save.len && memcmp(text, c->save.text, len) == 0)
+	if (c->r == 0 && text && len == c->save.len && memcmp(text, c->save.text, len) == 0)
 		return JOB_DONE;
 	if (c->mend) { /* also what cannot be read makes way */
 		err_clear(&c->save.err);
