@@ -40,6 +40,7 @@ _Static_assert(RECORD_MAX < SLOT_SIZE, "a record fits into its slot");
 struct staging {
 	int fd;
 	char run[RUN_DIGITS + 1]; /* the name of this process's file, and in its hidden names */
+	char store[PATH_MAX];     /* its path when it was opened */
 
 	pthread_mutex_t lock; /* held for moments: of the following */
 	int records_fd;       /* that file, once there was a record */
@@ -85,10 +86,16 @@ static uint64_t draw(void)
 struct staging *staging_open(int store_fd, struct err *err)
 {
 	AUTO(staging) staging = xcalloc(1, sizeof(*staging));
-	int r = disk_mkdirat(store_fd, "staging", 0700);
+	int r;
 
 	staging->fd = staging->records_fd = -1;
 	(void)pthread_mutex_init(&staging->lock, NULL);
+	r = disk_fd_path(store_fd, staging->store, sizeof(staging->store));
+	if (r < 0) {
+		err_errno(err, r, "finding the path of the store");
+		return NULL;
+	}
+	r = disk_mkdirat(store_fd, "staging", 0700);
 	if (r < 0 && r != -EEXIST) {
 		err_errno(err, r, "making the folder 'staging' in the store");
 		return NULL;
@@ -192,6 +199,32 @@ static void print_owner(const struct identity *client, char owner[GROUPS_SIZE + 
 		end += snprintf(end, sizeof(" 4294967295"), " %u", (unsigned)client->groups[i]);
 }
 
+/* By its path, which a record needs anyway. */
+static int check_path(const struct staging *staging, const char *path, struct err *err)
+{
+	size_t len = strlen(staging->store);
+
+	if (strncmp(path, staging->store, len) == 0 && (path[len] == '/' || !path[len]))
+		return err_set(err, ERR_FAILED_PRECONDITION, "the target's folder '%s' is in the store",
+			       path);
+	return 0;
+}
+
+static int find_path(int folder, char path[PATH_MAX], struct err *err)
+{
+	int r = disk_fd_path(folder, path, PATH_MAX);
+
+	return r < 0 ? err_errno(err, r, "finding the path of the target's folder") : 0;
+}
+
+int staging_check_folder(const struct staging *staging, int folder, struct err *err)
+{
+	char path[PATH_MAX];
+	int r = find_path(folder, path, err);
+
+	return r < 0 ? r : check_path(staging, path, err);
+}
+
 int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_SIZE], struct err *err)
 {
 	char path[PATH_MAX], owner[GROUPS_SIZE + 64], text[RECORD_MAX];
@@ -199,8 +232,8 @@ int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_
 	uint32_t slot;
 	int r, len;
 
-	if ((r = disk_fd_path(folder, path, sizeof(path))) < 0)
-		return err_errno(err, r, "finding the path of the target's folder");
+	if ((r = find_path(folder, path, err)) < 0 || (r = check_path(staging, path, err)) < 0)
+		return r;
 	if ((r = disk_fstat(folder, &st)) < 0)
 		return err_errno(err, r, "looking at '%s'", path);
 	if ((r = take_slot(staging, &slot)) < 0)

@@ -44,8 +44,14 @@ DEFINE_AUTO(staging);
  *
  * @folder  borrowed; O_PATH will do
  * @hidden  out: nothing of that name was made yet
+ *
+ * Return: 0, or a negative errno: what staging_check_folder() refuses is refused here, too.
  */
 int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_SIZE], struct err *err);
+
+/* Refuse a folder whose path is the store's or in it: what appeared there would be taken for a blob.
+ * Return: 0, or a negative errno (ERR_FAILED_PRECONDITION). */
+int staging_check_folder(const struct staging *staging, int folder, struct err *err);
 
 /* The hidden name is gone: clear its record. */
 void staging_end(struct staging *staging, const char *hidden);

@@ -51,8 +51,8 @@ int target_check(struct target *target, struct err *err)
 	struct statx st;
 	int r = disk_statx(target->folder, target->name, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &st);
 
-	if (r == -ENOENT)
-		return 0;
+	if (r == -ENOENT) /* a file may be linked without staging_begin() */
+		return target->is_file ? staging_check_folder(target->staging, target->folder, err) : 0;
 	if (r < 0)
 		return err_errno(err, r, "looking at the target '%s'", target->name);
 	if (target->is_file)

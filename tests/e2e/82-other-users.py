@@ -139,7 +139,7 @@ def where_a_client_may(scene, tree):
     answer = call(scene, ALICE, "materialize", {"digest": tree, "name": b"t"}, bobs)
     scene.check_is("a folder that the client may not write is refused", code(answer), "permission_denied")
     answer = call(scene, ALICE, "materialize", {"digest": tree, "name": b"t"}, scene.store_folder())
-    scene.check_is("and so is the inside of the store", code(answer), "permission_denied")
+    scene.check_is("and so is the inside of the store", code(answer), "failed_precondition")
     scene.check_is("nothing is made there", os.listdir(bobs), [])
     closed = BOB.folder(scene.bob, "closed", mode=0o700)
     os.mkdir(os.path.join(closed, "deep"))
