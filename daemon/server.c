@@ -40,7 +40,7 @@ static const struct timeval stop_poll = { .tv_usec = 5000 };
 static const struct timeval accept_pause = { .tv_usec = 100000 };
 
 /* The columns: request.h, struct method. */
-static const struct method methods[] = {
+const struct method server_methods[] = {
 	{ "ping", ping_start, true, false },
 	{ "put", put_start, false, false },
 	{ "materialize", materialize_start, false, false },
@@ -413,7 +413,7 @@ static int start(struct server *server, struct err *err)
 		return r;
 	server->service = (struct service){
 		.cache = &server->cache,
-		.methods = methods,
+		.methods = server_methods,
 		.stop = on_service_stop,
 		.fds_closed = on_fds_closed,
 		/* Nobody else gets past the socket's mode, or is served. */

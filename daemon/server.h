@@ -13,6 +13,10 @@
 
 #include "common/err.h"
 #include "daemon/options.h"
+#include "daemon/request.h"
+
+/* All that is answered; ends with a NULL name. For those who serve connections of their own making, too. */
+extern const struct method server_methods[];
 
 /**
  * Serve until told to stop.

@@ -45,7 +45,7 @@ def options():
 
 def methods():
     """docs/PROTOCOL.md describes every method"""
-    table = re.search(r"struct method methods\[\] = \{(.*?)^\};", read("daemon/server.c"), re.DOTALL | re.MULTILINE)
+    table = re.search(r"struct method server_methods\[\] = \{(.*?)^\};", read("daemon/server.c"), re.DOTALL | re.MULTILINE)
     there = re.findall(r'\{ "(\w+)"', table.group(1)) if table else []
     text = read("docs/PROTOCOL.md").split("\n## Methods\n")[1].split("\n## ")[0]
     described = [name for line in re.findall(r"^### (.*)$", text, re.MULTILINE) for name in line.split(", ")]
