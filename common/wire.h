@@ -28,6 +28,8 @@ enum {
 	WIRE_MESSAGE_MAX = 16 << 20, /* bytes of a message */
 	WIRE_NESTING_MAX = 16,       /* arrays and maps inside each other (msgpack-c itself stops at 32) */
 	WIRE_VALUES_MAX = 1 << 18,   /* values in one message, all levels */
+	WIRE_KEYS_MAX = 256,         /* in a map that is decoded */
+	WIRE_TEXT_MAX = 65535,       /* bytes of a text */
 	WIRE_DESCRIPTORS_MAX = 253,  /* descriptors with one message: SCM_MAX_FD of unix(7) */
 };
 
@@ -101,10 +103,11 @@ void wire_message_fini(struct wire_message *message);
 bool wire_is(const struct wire_bytes *bytes, const char *text);
 
 enum wire_type {
-	WIRE_BOOL,   /* bool */
-	WIRE_UINT,   /* uint64_t */
-	WIRE_INT,    /* int64_t */
-	WIRE_TEXT,   /* struct wire_bytes: a str without NUL; or a bin, for clients without the difference */
+	WIRE_BOOL, /* bool */
+	WIRE_UINT, /* uint64_t */
+	WIRE_INT,  /* int64_t */
+	WIRE_TEXT, /* struct wire_bytes: a str without NUL, up to WIRE_TEXT_MAX; or a bin, for clients without
+		      the difference */
 	WIRE_BYTES,  /* struct wire_bytes: a bin or str, any bytes */
 	WIRE_DIGEST, /* struct digest, from text `hash/size` */
 	WIRE_ARRAY,  /* const struct wire_value * */

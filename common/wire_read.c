@@ -117,7 +117,7 @@ static bool is_text(const msgpack_object *object)
 	if (object->type != MSGPACK_OBJECT_STR && object->type != MSGPACK_OBJECT_BIN)
 		return false;
 	text = wire_as_bytes(value_of(object));
-	return !memchr(text.data, '\0', text.len);
+	return text.len <= WIRE_TEXT_MAX && !memchr(text.data, '\0', text.len);
 }
 
 static bool read_uint(const msgpack_object *object, uint64_t *out)
@@ -253,6 +253,9 @@ static int decode_map(const struct wire_value *map, struct decoding *d)
 	assert(d->n_fields <= 64);
 	if (object->type != MSGPACK_OBJECT_MAP)
 		return err_set(d->err, ERR_INVALID_ARGUMENT, "%s: is no map", d->what);
+	if (object->via.map.size > WIRE_KEYS_MAX)
+		return err_set(d->err, ERR_INVALID_ARGUMENT, "%s: has %u keys, more than %d", d->what,
+			       object->via.map.size, WIRE_KEYS_MAX);
 	for (size_t i = 0; i < object->via.map.size; i++) {
 		int r = decode_pair(d, &object->via.map.ptr[i]);
 

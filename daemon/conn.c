@@ -8,23 +8,16 @@
 
 #include "common/alloc.h"
 #include "common/socket.h"
+#include "daemon/discard.h"
+#include "daemon/inbox.h"
 #include "daemon/lap.h"
 
 enum {
-	READ_SIZE = 64 * 1024,
 	READS_A_TURN = 4, /* then other connections get theirs, */
 	TURN_NS = 300000, /* as after so long */
 };
 
 static const struct timeval at_once = { 0 }, a_while = { .tv_usec = 20000 };
-
-/* Descriptors that came with the byte before a position of the stream. */
-struct arrival {
-	uint64_t end;
-	int *fds;
-	size_t n;
-	bool truncated;
-};
 
 /* A message on its way out. */
 struct outgoing {
@@ -44,18 +37,12 @@ struct conn {
 	struct event *hung_up; /* while it is not read, and so cannot tell */
 	struct event *again;   /* a timer: until it may have time, or send a descriptor */
 
-	char *in; /* bytes; those of the current message begin at in_at */
-	size_t in_at, in_len, in_capacity;
-	uint64_t in_start; /* the stream's position of in[in_at] */
-	struct wire_scanner scanner;
-	struct arrival *arrivals; /* oldest first */
-	size_t n_arrivals, arrivals_capacity;
-
+	struct inbox inbox;
 	struct list out;
 	size_t out_len;
 
 	bool dispatching; /* a request may end from within, and must not start reading again below */
-	bool held_up;     /* whole messages may be in `in`, for which there was no room or time */
+	bool held_up;     /* whole messages may be in the inbox, for which there was no room or time */
 	bool paused;      /* sends nothing until `again` */
 	bool closing;     /* send what is there, then close: the peer sent nonsense, or nothing more */
 	bool dead;        /* free it as soon as nobody is inside */
@@ -76,23 +63,28 @@ static void outgoing_free(struct conn *conn, struct outgoing *out)
 	free(out);
 }
 
-static void drop_arrivals(struct conn *conn)
+static void drop_inbox(struct conn *conn)
 {
-	for (size_t i = 0; i < conn->n_arrivals; i++) {
-		session_uncount_fds(&conn->session, conn->arrivals[i].n);
-		if (conn->arrivals[i].n)
-			cache_close_fds(conn->session.service->cache, conn->arrivals[i].fds,
-					conn->arrivals[i].n);
-		free(conn->arrivals[i].fds);
+	struct service *service = conn->session.service;
+	size_t n_fds;
+	int *fds = inbox_take_fds(&conn->inbox, &n_fds);
+
+	session_uncount_fds(&conn->session, n_fds);
+	if (n_fds)
+		cache_close_fds(service->cache, fds, n_fds);
+	free(fds);
+	if (inbox_is_large(&conn->inbox)) {
+		discard(service->cache->chores, TAKE(conn->inbox.bytes), conn->inbox.capacity);
+		service_give_large(service, conn->session.user);
 	}
-	conn->n_arrivals = 0;
+	inbox_fini(&conn->inbox);
 }
 
 static void conn_free(struct conn *conn)
 {
 	struct conns *conns = conn->conns;
 
-	drop_arrivals(conn);
+	drop_inbox(conn);
 	while (!list_is_empty(&conn->out))
 		outgoing_free(conn, LIST_ENTRY(conn->out.next, struct outgoing, link));
 	session_fini(&conn->session);
@@ -104,8 +96,6 @@ static void conn_free(struct conn *conn)
 	list_remove(&conn->link);
 	list_remove(&conn->starving);
 	conns->n--;
-	free(conn->arrivals);
-	free(conn->in);
 	free(conn);
 	conns_feed(conns);
 	conns->changed(conns->ctx);
@@ -201,43 +191,19 @@ static void on_writable(evutil_socket_t sock, short what, void *arg)
 
 /* ---- in ---- */
 
-/* The descriptors of the message that ends at a position; those that came inside it are its own. */
-static int *take_arrivals(struct conn *conn, uint64_t end, size_t *n_fds, bool *truncated)
-{
-	size_t n = 0, i;
-	int *fds = NULL;
-
-	*truncated = false;
-	for (i = 0; i < conn->n_arrivals && conn->arrivals[i].end <= end; i++) {
-		struct arrival *arrival = &conn->arrivals[i];
-
-		if (arrival->n) {
-			fds = xreallocarray(fds, n + arrival->n, sizeof(*fds));
-			memcpy(fds + n, arrival->fds, arrival->n * sizeof(*fds));
-		}
-		n += arrival->n;
-		*truncated |= arrival->truncated;
-		free(arrival->fds);
-	}
-	conn->n_arrivals -= i;
-	if (i)
-		memmove(conn->arrivals, conn->arrivals + i, conn->n_arrivals * sizeof(*conn->arrivals));
-	session_uncount_fds(&conn->session, n); /* the request counts them again */
-	*n_fds = n;
-	return fds;
-}
-
 static bool may_dispatch(const struct conn *conn)
 {
 	return conn->session.n_requests < CONN_REQUESTS_MAX && conn->out_len < CONN_UNSENT_MAX &&
-	       !conn->closing;
+	       !conn->session.n_held && !conn->closing;
 }
 
-/* The daemon, or its user, has as many descriptors open as may be. */
+/* The daemon, or its user, has as many descriptors open as may be, or as many large messages. */
 static bool is_starving(const struct conn *conn)
 {
-	return conn->session.service->n_fds >= conn->conns->max_fds ||
-	       !user_may_receive_fds(conn->session.user);
+	const struct session *session = &conn->session;
+
+	return session->service->n_fds >= conn->conns->max_fds || !user_may_receive_fds(session->user) ||
+	       (inbox_wants_large(&conn->inbox) && !service_has_large(session->service, session->user));
 }
 
 static bool may_read(const struct conn *conn)
@@ -262,125 +228,57 @@ static void refuse(struct conn *conn, const struct err *err)
 	session_cancel(&conn->session);
 }
 
-/* Hand one whole message on. */
-static int dispatch_one(struct conn *conn, size_t len, struct err *err)
-{
-	bool truncated;
-	size_t n_fds;
-	int *fds = take_arrivals(conn, conn->in_start + len, &n_fds, &truncated);
-	char *bytes = xmemdupz(conn->in + conn->in_at, len);
-
-	conn->in_start += len;
-	conn->in_at += len;
-	conn->in_len -= len;
-	wire_scanner_init(&conn->scanner, &wire_default_limits);
-	return request_start(&conn->session, bytes, len, fds, n_fds, truncated, err);
-}
-
-/* What came with a message that is not whole yet. */
-static int check_arrivals(const struct conn *conn, struct err *err)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < conn->n_arrivals; i++)
-		n += conn->arrivals[i].n;
-	if (n <= WIRE_DESCRIPTORS_MAX)
-		return WIRE_MORE;
-	err_set(err, ERR_RESOURCE_EXHAUSTED, "more than %d descriptors came with one message",
-		WIRE_DESCRIPTORS_MAX);
-	return -EBADMSG;
-}
-
-/* To the front, so that what comes next has room. */
-static void move_up(struct conn *conn)
-{
-	if (conn->in_at && conn->in_len)
-		memmove(conn->in, conn->in + conn->in_at, conn->in_len);
-	conn->in_at = 0;
-}
-
 /* Hand on what is whole, as far as the limits let it. */
 static void dispatch(struct conn *conn)
 {
 	uint64_t end_ns = lap_now_ns() + TURN_NS;
+	struct packet packet;
 	struct err err = { 0 };
 	int r = WIRE_WHOLE;
 
 	conn->dispatching = true;
-	while (r == WIRE_WHOLE && conn->in_len && may_dispatch(conn) && lap_now_ns() < end_ns) {
-		r = wire_scanner_feed(&conn->scanner, conn->in + conn->in_at, conn->in_len, &err);
-		if (r == WIRE_WHOLE && dispatch_one(conn, conn->scanner.offset, &err) < 0)
+	while (r == WIRE_WHOLE && !inbox_is_empty(&conn->inbox) && may_dispatch(conn) &&
+	       lap_now_ns() < end_ns) {
+		r = inbox_next(&conn->inbox, &packet, &err);
+		if (r != WIRE_WHOLE)
+			break;
+		session_uncount_fds(&conn->session, packet.n_fds); /* the request counts them again */
+		if (request_start(&conn->session, &packet, &err) < 0)
 			r = -EBADMSG;
 	}
-	move_up(conn);
-	conn->held_up = r == WIRE_WHOLE && conn->in_len;
-	if (r == WIRE_MORE)
-		r = check_arrivals(conn, &err);
+	inbox_settle(&conn->inbox);
+	conn->held_up = r == WIRE_WHOLE && !inbox_is_empty(&conn->inbox);
 	if (r < 0)
 		refuse(conn, &err);
 	conn->dispatching = false;
 }
 
-static void note_arrival(struct conn *conn, const int *fds, const struct socket_received *received)
-{
-	struct arrival *arrival;
-
-	if (!received->n_fds && !received->truncated)
-		return;
-	conn->arrivals =
-		xgrow(conn->arrivals, conn->n_arrivals, &conn->arrivals_capacity, sizeof(*conn->arrivals));
-	arrival = &conn->arrivals[conn->n_arrivals++];
-	*arrival = (struct arrival){
-		.end = conn->in_start + conn->in_len,
-		.n = received->n_fds,
-		.truncated = received->truncated,
-	};
-	if (received->n_fds) {
-		arrival->fds = xreallocarray(NULL, received->n_fds, sizeof(*fds));
-		memcpy(arrival->fds, fds, received->n_fds * sizeof(*fds));
-	}
-	session_count_fds(&conn->session, received->n_fds);
-}
-
 /* Return: bytes that came, 0 (the end), or a negative errno. */
 static ssize_t receive(struct conn *conn)
 {
-	int fds[WIRE_DESCRIPTORS_MAX];
-	struct socket_received received;
-	int r;
+	size_t n_fds;
+	ssize_t n;
 
-	if (conn->in_capacity - conn->in_len < READ_SIZE) {
-		conn->in_capacity = conn->in_capacity * 2 + READ_SIZE;
-		conn->in = xreallocarray(conn->in, conn->in_capacity, 1);
-	}
-	r = socket_receive(conn->sock, conn->in + conn->in_len, READ_SIZE, fds, &received);
-	if (r < 0)
-		return r;
-	conn->in_len += (size_t)received.n;
-	note_arrival(conn, fds, &received);
-	return received.n;
-}
-
-/* A large message was here: do not keep its memory for the next small one. */
-static void shrink(struct conn *conn)
-{
-	if (conn->in_len || conn->in_capacity <= 4 * READ_SIZE)
-		return;
-	free(TAKE(conn->in));
-	conn->in_capacity = 0;
+	if (inbox_wants_large(&conn->inbox))
+		service_take_large(conn->session.service, conn->session.user);
+	n = inbox_receive(&conn->inbox, conn->sock, &n_fds);
+	session_count_fds(&conn->session, n_fds);
+	return n;
 }
 
 static void serve_readable(struct conn *conn)
 {
-	ssize_t r = READ_SIZE;
+	uint64_t end_ns = lap_now_ns() + TURN_NS;
+	ssize_t r = INBOX_READ;
 
 	/* On after a full buffer only: the usual request is small, and its client waits for the answer. */
-	for (unsigned i = 0; i < READS_A_TURN && r == READ_SIZE && may_read(conn); i++) {
+	for (unsigned i = 0; i < READS_A_TURN && r == INBOX_READ && may_read(conn); i++) {
 		r = receive(conn);
 		if (r > 0)
 			dispatch(conn);
+		if (lap_now_ns() >= end_ns)
+			break;
 	}
-	shrink(conn);
 	if (r == 0 || (r < 0 && r != -EAGAIN)) {
 		conn_free(conn); /* whoever hangs up wants no answers */
 		return;
@@ -440,6 +338,15 @@ static void conn_request_ended(struct session *session)
 	watch(conn);
 }
 
+static void conn_refuse(struct session *session, const struct err *err)
+{
+	struct conn *conn = CONTAINER_OF(session, struct conn, session);
+
+	refuse(conn, err);
+	(void)flush(conn);
+	watch(conn);
+}
+
 /* Watch for what can be done now. */
 static void watch(struct conn *conn)
 {
@@ -470,12 +377,13 @@ void conn_new(struct conns *conns, int sock, struct identity *identity)
 	session_init(&conn->session, conns->service, identity);
 	conn->session.send = conn_send;
 	conn->session.request_ended = conn_request_ended;
+	conn->session.refuse = conn_refuse;
 	conn->conns = conns;
 	conn->sock = sock;
 	list_init(&conn->out);
 	list_init(&conn->link);
 	list_init(&conn->starving);
-	wire_scanner_init(&conn->scanner, &wire_default_limits);
+	inbox_init(&conn->inbox);
 	conn->readable = event_new(conns->base, sock, EV_READ | EV_PERSIST, on_readable, conn);
 	conn->writable = event_new(conns->base, sock, EV_WRITE | EV_PERSIST, on_writable, conn);
 	conn->hung_up = event_new(conns->base, sock, EV_CLOSED | EV_PERSIST, on_hung_up, conn);

@@ -4,8 +4,9 @@
  *
  * Back-pressure: a connection is read only while it has fewer than 64 open requests and less than a megabyte
  * of answers that its client did not take, and while the daemon has descriptors left, in all and for its
- * user; else its client's writes wait in the socket. What is no MessagePack-RPC ends the connection, after a
- * notification that says why; other connections are not affected. Loop only.
+ * user, and room for another large message; else its client's writes wait in the socket. What is no
+ * MessagePack-RPC ends the connection, after a notification that says why; other connections are not
+ * affected. Loop only.
  */
 #ifndef DIRCACHE_DAEMON_CONN_H
 #define DIRCACHE_DAEMON_CONN_H
@@ -25,7 +26,7 @@ struct conns {
 	struct list open;
 	size_t n;
 	size_t max_fds;             /* received descriptors that may be open at a time */
-	struct list starved;        /* connections that wait for descriptors to be closed */
+	struct list starved;        /* connections that wait for what others have of these */
 	void (*changed)(void *ctx); /* a connection came or went */
 	void *ctx;
 };

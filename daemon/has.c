@@ -5,7 +5,11 @@
 
 #include "common/alloc.h"
 
-enum { DIGESTS_MAX = 4096 };
+enum {
+	DIGESTS_MAX = 4096,
+	STEP = 64, /* digests between two looks at the clock, */
+	TREES_STEP = 8,
+};
 
 struct has_params {
 	const struct wire_value *digests;
@@ -18,7 +22,7 @@ static const struct wire_field fields[] = {
 };
 
 /* One request: blobs that the catalog does not know are looked up on disk; trees are resolved one after
- * another. */
+ * another. What takes long on the loop goes in slices. */
 struct has {
 	struct job job;
 
@@ -33,12 +37,26 @@ struct has {
 
 	struct request *request;
 	struct pool_queue *queue;
-	size_t next;          /* tree to be looked at */
+	const struct wire_value *params; /* the digests as they came */
+	bool for_trees;
+	struct slice slice;
+	size_t next;          /* digest to be read, or tree to be looked at, or digest to be answered */
 	bool asking, looking; /* inside tree_get(); waiting for its answer */
 	struct tree_request tree;
 	struct digest *missing;
 	size_t n_missing, missing_capacity;
+	struct wire_out *out; /* the answer is being written */
 };
+
+/* Do the first step of something now, which is all of the usual request; the rest in slices. */
+static void start(struct has *has, bool (*step)(struct slice *slice))
+{
+	struct cache *cache = has->request->cache;
+
+	slice_init(&has->slice, step);
+	if (step(&has->slice))
+		slice_start(cache->slicer, &has->slice);
+}
 
 static void has_free(struct has *has)
 {
@@ -57,23 +75,32 @@ static void add_missing(struct has *has, const struct digest *digest)
 	has->missing[has->n_missing++] = *digest;
 }
 
+static bool answer_step(struct slice *slice)
+{
+	struct has *has = CONTAINER_OF(slice, struct has, slice);
+
+	for (unsigned i = 0; i < STEP && has->next < has->n_missing; i++)
+		wire_digest(has->out, &has->missing[has->next++]);
+	if (has->next < has->n_missing)
+		return true;
+	request_send(has->request);
+	has_free(has);
+	return false;
+}
+
 static void answer(struct has *has)
 {
-	struct wire_out *out;
-
 	if (has->err.set) {
 		request_fail(has->request, &has->err);
 		has_free(has);
 		return;
 	}
-	out = request_reply(has->request);
-	wire_map(out, 1);
-	wire_text(out, "missing");
-	wire_array(out, has->n_missing);
-	for (size_t i = 0; i < has->n_missing; i++)
-		wire_digest(out, &has->missing[i]);
-	request_send(has->request);
-	has_free(has);
+	has->out = request_reply(has->request);
+	wire_map(has->out, 1);
+	wire_text(has->out, "missing");
+	wire_array(has->out, has->n_missing);
+	has->next = 0;
+	start(has, answer_step);
 }
 
 /* ---- blobs ---- */
@@ -102,24 +129,22 @@ static void stat_done(struct job *job)
 	answer(has);
 }
 
+static bool is_unknown(const struct has *has, const struct digest *digest)
+{
+	const struct catalog_entry *entry = catalog_find(has->request->cache->catalog, digest);
+
+	return !digest_is_empty(digest) && (!entry || entry->digest.size != digest->size);
+}
+
 static void look_at_blobs(struct has *has)
 {
-	struct catalog *catalog = has->request->cache->catalog;
-
-	has->absent = xcalloc(has->n + 1, sizeof(*has->absent));
-	for (size_t i = 0; i < has->n; i++) {
-		const struct catalog_entry *entry = catalog_find(catalog, &has->digests[i]);
-
-		has->absent[i] = !digest_is_empty(&has->digests[i]) &&
-				 (!entry || entry->digest.size != has->digests[i].size);
-	}
 	has->job = (struct job){ .run = stat_run, .done = stat_done };
 	pool_submit(has->queue, &has->job);
 }
 
 /* ---- trees ---- */
 
-static void look_at_trees(struct has *has);
+static bool trees_step(struct slice *slice);
 
 static void on_tree(struct tree_request *tree, int r)
 {
@@ -133,48 +158,67 @@ static void on_tree(struct tree_request *tree, int r)
 	for (size_t i = 0; r < 0 && i < tree->n_missing; i++)
 		add_missing(has, &tree->missing[i]);
 	if (!has->asking)
-		look_at_trees(has);
+		start(has, trees_step);
 }
 
-/* One after another; those that are in memory are answered from within, so this is a loop and no recursion.
- */
-static void look_at_trees(struct has *has)
+/* One after another. Those that are in memory are answered from within. */
+static bool trees_step(struct slice *slice)
 {
-	while (!has->err.set && has->next < has->n) {
+	struct has *has = CONTAINER_OF(slice, struct has, slice);
+
+	for (unsigned i = 0; i < TREES_STEP && !has->err.set && has->next < has->n; i++) {
 		has->asking = has->looking = true;
 		has->tree.done = on_tree;
 		tree_get(has->request->cache->trees, &has->digests[has->next++], TREE_FOR_LOOK, &has->tree);
 		has->asking = false;
 		if (has->looking)
-			return;
+			return false;
 	}
+	if (!has->err.set && has->next < has->n)
+		return true;
 	answer(has);
+	return false;
+}
+
+/* ---- both ---- */
+
+static bool read_step(struct slice *slice)
+{
+	struct has *has = CONTAINER_OF(slice, struct has, slice);
+
+	for (unsigned i = 0; i < STEP && has->next < has->n && !has->err.set; i++) {
+		struct digest *digest = &has->digests[has->next];
+
+		if (wire_as_digest(wire_array_at(has->params, has->next), digest) < 0)
+			err_set(&has->err, ERR_INVALID_ARGUMENT, "has: digests: number %zu is no `hash/size`",
+				has->next);
+		else
+			has->absent[has->next] = !has->for_trees && is_unknown(has, digest);
+		has->next++;
+	}
+	if (has->next < has->n && !has->err.set)
+		return true;
+	has->next = 0;
+	if (has->err.set)
+		answer(has);
+	else if (has->for_trees)
+		start(has, trees_step);
+	else
+		look_at_blobs(has);
+	return false;
 }
 
 static void on_cancel(struct request *request)
 {
 	struct has *has = request->ctx;
 
-	if (!has->looking)
+	if (!has->for_trees || has->out || has->err.set)
 		return;
-	tree_cancel(&has->tree);
 	err_set(&has->err, ERR_CANCELLED, "has: cancelled");
+	if (!has->looking)
+		return; /* its next step sees it */
+	tree_cancel(&has->tree);
 	answer(has);
-}
-
-/* ---- both ---- */
-
-static int read_digests(struct has *has, const struct wire_value *array, struct err *err)
-{
-	has->n = wire_array_size(array);
-	if (has->n > DIGESTS_MAX)
-		return err_set(err, ERR_INVALID_ARGUMENT, "has: digests: at most %d at a time", DIGESTS_MAX);
-	has->digests = xcalloc(has->n + 1, sizeof(*has->digests));
-	for (size_t i = 0; i < has->n; i++)
-		if (wire_as_digest(wire_array_at(array, i), &has->digests[i]) < 0)
-			return err_set(err, ERR_INVALID_ARGUMENT,
-				       "has: digests: number %zu is no `hash/size`", i);
-	return 0;
 }
 
 void has_start(struct request *request)
@@ -187,11 +231,16 @@ void has_start(struct request *request)
 	has->queue = pool_queue_new(request->cache->pool);
 	request->ctx = has;
 	request->cancel = on_cancel;
-	if (wire_decode(request->params, fields, N_ELEMENTS(fields), &params, "has", &has->err) < 0 ||
-	    read_digests(has, params.digests, &has->err) < 0)
-		answer(has);
-	else if (params.tree)
-		look_at_trees(has);
-	else
-		look_at_blobs(has);
+	if (wire_decode(request->params, fields, N_ELEMENTS(fields), &params, "has", &has->err) == 0) {
+		has->params = params.digests;
+		has->for_trees = params.tree;
+		has->n = wire_array_size(params.digests);
+	}
+	if (has->n > DIGESTS_MAX) {
+		err_set(&has->err, ERR_INVALID_ARGUMENT, "has: digests: at most %d at a time", DIGESTS_MAX);
+		has->n = 0;
+	}
+	has->digests = xcalloc(has->n + 1, sizeof(*has->digests));
+	has->absent = xcalloc(has->n + 1, sizeof(*has->absent));
+	start(has, read_step);
 }

@@ -7,10 +7,19 @@
 
 #include "common/alloc.h"
 
+enum {
+	READ_HERE = 512, /* entries read at once: what comes with 253 descriptors has hardly more */
+	READ_STEP = 32,  /* of more than that, between two looks at the clock */
+};
+
 /* One `entries` request. */
 struct batch {
 	struct put *put;
 	struct request *request;
+	const struct wire_value *entries; /* or NULL */
+	size_t n_read;
+	struct slice slice;
+	bool reading;
 	struct put_files files;
 	int r; /* of reading the entries */
 	struct err err;
@@ -117,17 +126,19 @@ static int read_entry(struct batch *batch, const struct wire_value *value, size_
 	return 1;
 }
 
-static void read_entries(struct batch *batch, const struct wire_value *entries)
+/* Read some more. Return: is more left that is wanted? */
+static bool read_some(struct batch *batch, size_t n_most)
 {
 	struct put_files *files = &batch->files;
-	size_t n = wire_array_size(entries);
+	size_t n = wire_array_size(batch->entries);
 
-	/* Each takes one of the message's descriptors, and one more may turn out to have none. */
-	files->files = xcalloc(batch->request->n_fds + 1, sizeof(*files->files));
-	for (size_t i = 0; i < n && batch->r >= 0; i++) {
-		batch->r = read_entry(batch, wire_array_at(entries, i), i, &files->files[files->n]);
+	for (size_t i = 0; i < n_most && batch->n_read < n && batch->r >= 0 && !batch->cancelled; i++) {
+		const struct wire_value *entry = wire_array_at(batch->entries, batch->n_read);
+
+		batch->r = read_entry(batch, entry, batch->n_read++, &files->files[files->n]);
 		files->n += batch->r == 1;
 	}
+	return batch->n_read < n && batch->r >= 0 && !batch->cancelled;
 }
 
 static void on_stored(struct put_files *files, int r, const struct err *err)
@@ -158,7 +169,26 @@ static void on_cancel(struct request *request)
 	struct batch *batch = request->ctx;
 
 	batch->cancelled = true;
-	put_files_stop(&batch->files);
+	if (!batch->reading)
+		put_files_stop(&batch->files);
+}
+
+static void store_files(struct batch *batch)
+{
+	batch->reading = false;
+	atomic_init(&batch->files.stop, batch->r < 0 || batch->cancelled);
+	put_files_start(&batch->files);
+}
+
+static bool read_step(struct slice *slice)
+{
+	struct batch *batch = CONTAINER_OF(slice, struct batch, slice);
+
+	if (read_some(batch, READ_STEP))
+		return true;
+	request_release(batch->request);
+	store_files(batch);
+	return false;
 }
 
 void put_start_entries(struct request *request, struct put *put, const struct wire_value *entries)
@@ -167,13 +197,20 @@ void put_start_entries(struct request *request, struct put *put, const struct wi
 
 	batch->put = put;
 	batch->request = request;
+	batch->entries = entries;
+	batch->reading = true;
 	batch->files = (struct put_files){ .put = put, .stored = on_stored };
+	/* Each file takes one of the message's descriptors, and one more may turn out to have none. */
+	batch->files.files = xcalloc(request->n_fds + 1, sizeof(*batch->files.files));
 	put->refs++;
 	put->n_open++;
-	if (entries)
-		read_entries(batch, entries);
-	atomic_init(&batch->files.stop, batch->r < 0);
 	request->ctx = batch;
 	request->cancel = on_cancel;
-	put_files_start(&batch->files);
+	if (!read_some(batch, READ_HERE)) {
+		store_files(batch);
+		return;
+	}
+	request_hold(request); /* what comes behind may name directories of these */
+	slice_init(&batch->slice, read_step);
+	slice_start(put->cache->slicer, &batch->slice);
 }

@@ -7,6 +7,12 @@
 
 #include "common/alloc.h"
 
+enum {
+	VALUES_HERE = 4096, /* parsed by the loop: some 0.1 ms */
+	LARGE_MAX = 32, /* messages in large buffers: of 16 MiB each, and half of that for their values; */
+	USER_LARGE_MAX = 8, /* of these one user's */
+};
+
 /* ---- sessions ---- */
 
 void session_init(struct session *session, struct service *service, struct identity *identity)
@@ -89,6 +95,23 @@ void session_uncount_fds(struct session *session, size_t n)
 	session->user->n_fds -= n;
 }
 
+bool service_has_large(const struct service *service, const struct user *user)
+{
+	return service->n_large < LARGE_MAX && user->n_large < USER_LARGE_MAX;
+}
+
+void service_take_large(struct service *service, struct user *user)
+{
+	service->n_large++;
+	user->n_large++;
+}
+
+void service_give_large(struct service *service, struct user *user)
+{
+	service->n_large--;
+	user->n_large--;
+}
+
 bool request_cancel(struct session *session, uint32_t id)
 {
 	list_for_each (l, &session->requests) {
@@ -104,6 +127,83 @@ bool request_cancel(struct session *session, uint32_t id)
 
 /* ---- life ---- */
 
+void request_hold(struct request *request)
+{
+	assert(!request->holds && request->session);
+	request->holds = true;
+	request->session->n_held++;
+}
+
+static void unhold(struct request *request)
+{
+	if (request->session)
+		request->session->n_held -= request->holds;
+	request->holds = false;
+}
+
+void request_release(struct request *request)
+{
+	unhold(request);
+	if (request->session)
+		request->session->request_ended(request->session);
+}
+
+/* The memory of a message that is large, or has many values: a worker gives it back. */
+struct remains {
+	struct job job;
+
+	/* In. */
+	char *bytes;
+	struct wire_message message;
+
+	/* The loop's. */
+	bool is_large;
+	struct service *service;
+	struct user *user;
+};
+
+static enum job_next remains_run(struct job *job)
+{
+	struct remains *remains = CONTAINER_OF(job, struct remains, job);
+
+	wire_message_fini(&remains->message);
+	free(remains->bytes);
+	return JOB_DONE;
+}
+
+static void remains_done(struct job *job)
+{
+	struct remains *remains = CONTAINER_OF(job, struct remains, job);
+
+	if (remains->is_large) {
+		service_give_large(remains->service, remains->user);
+		remains->service->freed(remains->service);
+	}
+	user_put(remains->user);
+	free(remains);
+}
+
+static void drop_message(struct request *request)
+{
+	struct remains *remains;
+
+	if (!request->is_large && !request->is_heavy) {
+		wire_message_fini(&request->message);
+		free(request->bytes);
+		return;
+	}
+	remains = xmalloc(sizeof(*remains));
+	*remains = (struct remains){
+		.job = { .run = remains_run, .done = remains_done },
+		.bytes = request->bytes,
+		.message = request->message,
+		.is_large = request->is_large,
+		.service = request->service,
+		.user = user_ref(request->user),
+	};
+	pool_submit(request->cache->chores, &remains->job);
+}
+
 static void request_free(struct request *request)
 {
 	struct service *service = request->service;
@@ -118,15 +218,24 @@ static void request_free(struct request *request)
 		cache_close_fds(request->cache, request->fds, n_open);
 	list_remove(&request->link);
 	list_remove(&request->waiting);
-	wire_message_fini(&request->message);
+	drop_message(request);
 	wire_out_fini(&request->out);
-	free(request->bytes);
 	free(request->fds);
 	user_put(request->user);
 	identity_put(request->identity);
 	free(request);
 	if (n_fds)
-		service->fds_closed(service);
+		service->freed(service);
+}
+
+/* The request is open no more. */
+static void uncount(struct request *request)
+{
+	request->cache->counters.requests_active--;
+	request->user->n_requests--;
+	if (request->session)
+		request->session->n_requests--;
+	unhold(request);
 }
 
 /* Send what is written, if anybody is there to have it, and end. */
@@ -134,13 +243,11 @@ static void end(struct request *request, int fd)
 {
 	struct session *session = request->session;
 
-	request->cache->counters.requests_active--;
-	request->user->n_requests--;
+	uncount(request);
 	if (session) {
 		size_t len;
 		char *bytes = wire_out_take(&request->out, &len);
 
-		session->n_requests--;
 		session->send(session, bytes, len, fd);
 	} else if (fd >= 0) {
 		cache_close_fds(request->cache, &fd, 1);
@@ -302,47 +409,146 @@ void requests_ready(struct service *service)
 		begin(LIST_ENTRY(l, struct request, waiting));
 }
 
-int request_start(struct session *session, char *bytes, size_t len, int *fds, size_t n_fds, bool truncated,
-		  struct err *err)
+static struct request *request_new(struct session *session, struct packet *packet)
 {
 	struct request *request = xcalloc(1, sizeof(*request));
-	struct err refused = { 0 };
-	int r;
 
 	request->session = session;
 	request->identity = identity_get(session->identity);
 	request->user = user_ref(session->user);
 	request->service = session->service;
 	request->cache = session->service->cache;
-	request->bytes = bytes;
-	request->fds = fds;
-	request->n_fds = n_fds;
-	session_count_fds(session, n_fds);
+	request->bytes = TAKE(packet->bytes);
+	request->is_large = packet->is_large;
+	request->is_heavy = packet->values > VALUES_HERE;
+	request->fds = TAKE(packet->fds);
+	request->n_fds = packet->n_fds;
 	list_init(&request->link);
 	list_init(&request->waiting);
-	r = wire_parse(bytes, len, &request->message, err);
-	if (r == 0 && request->message.type != WIRE_REQUEST) {
-		err_set(err, ERR_INVALID_ARGUMENT, "a client sends requests only");
-		r = -EBADMSG;
-	}
-	if (r < 0) {
-		request_free(request);
-		return r;
-	}
+	session_count_fds(session, packet->n_fds);
+	session->n_requests++;
+	request->user->n_requests++;
+	request->cache->counters.requests_active++;
+	list_append(&session->requests, &request->link);
+	return request;
+}
+
+/* Parsed: is it one that may begin? */
+static int check_request(const struct request *request, bool truncated, struct err *err)
+{
+	const struct session *session = request->session;
+	int r = user_check_requests(request->user, err);
+
+	if (r == 0 && request->cancelled)
+		return err_set(err, ERR_CANCELLED, "cancelled before it began");
+	if (r == 0 && id_is_open(session, request))
+		return err_set(err, ERR_INVALID_ARGUMENT, "the id %u is that of an open request",
+			       request->message.id);
+	return r < 0 ? r : check_fds(request, truncated, err);
+}
+
+static void start_parsed(struct request *request, bool truncated)
+{
+	struct err refused = { 0 };
+
 	request->params = request->message.params;
 	request->cache->counters.requests++;
-	request->cache->counters.requests_active++;
-	r = user_check_requests(request->user, &refused);
-	request->user->n_requests++;
-	list_append(&session->requests, &request->link);
-	session->n_requests++;
-	if (r == 0 && id_is_open(session, request))
-		err_set(&refused, ERR_INVALID_ARGUMENT, "the id %u is that of an open request",
-			request->message.id);
-	if (refused.set || check_fds(request, truncated, &refused) < 0)
+	if (check_request(request, truncated, &refused) < 0)
 		request_fail(request, &refused);
 	else
 		begin(request);
+}
+
+static int parse(const char *bytes, size_t len, struct wire_message *message, struct err *err)
+{
+	int r = wire_parse(bytes, len, message, err);
+
+	if (r == 0 && message->type != WIRE_REQUEST) {
+		err_set(err, ERR_INVALID_ARGUMENT, "a client sends requests only");
+		r = -EBADMSG;
+	}
+	return r;
+}
+
+/* One of many values, while a worker parses it. */
+struct parsing {
+	struct job job;
+
+	/* In. */
+	const char *bytes;
+	size_t len;
+
+	/* Out. */
+	struct wire_message message;
+	int r;
+	struct err err;
+
+	struct pool_queue *queue;
+	struct request *request;
+	bool truncated;
+};
+
+static enum job_next parsing_run(struct job *job)
+{
+	struct parsing *parsing = CONTAINER_OF(job, struct parsing, job);
+
+	parsing->r = parse(parsing->bytes, parsing->len, &parsing->message, &parsing->err);
+	return JOB_DONE;
+}
+
+static void parsing_done(struct job *job)
+{
+	struct parsing *parsing = CONTAINER_OF(job, struct parsing, job);
+	struct request *request = parsing->request;
+	struct session *session = request->session;
+
+	request->message = parsing->message;
+	if (session && parsing->r == 0) {
+		unhold(request); /* it may hold again as it begins */
+		start_parsed(request, parsing->truncated);
+		session->request_ended(session);
+	} else {
+		uncount(request);
+		request_free(request);
+		if (session)
+			session->refuse(session, &parsing->err);
+	}
+	pool_queue_free(parsing->queue);
+	free(parsing);
+}
+
+static void start_parsing(struct request *request, const struct packet *packet)
+{
+	struct parsing *parsing = xmalloc(sizeof(*parsing));
+
+	request_hold(request);
+	*parsing = (struct parsing){
+		.job = { .run = parsing_run, .done = parsing_done },
+		.bytes = request->bytes,
+		.len = packet->len,
+		.queue = pool_queue_new(request->cache->pool),
+		.request = request,
+		.truncated = packet->truncated,
+	};
+	pool_submit(parsing->queue, &parsing->job);
+}
+
+int request_start(struct session *session, struct packet *packet, struct err *err)
+{
+	struct request *request = request_new(session, packet);
+	int r;
+
+	if (request->is_heavy) {
+		start_parsing(request, packet);
+		return 0;
+	}
+	r = parse(request->bytes, packet->len, &request->message, err);
+	if (r < 0) {
+		uncount(request);
+		request_free(request);
+		return r;
+	}
+	start_parsed(request, packet->truncated);
 	return 0;
 }
 

@@ -24,6 +24,7 @@
 #include "common/wire.h"
 #include "daemon/cache.h"
 #include "daemon/identity.h"
+#include "daemon/inbox.h"
 #include "daemon/users.h"
 
 struct request;
@@ -39,13 +40,14 @@ struct method {
 /* What all requests of the daemon share. */
 struct service {
 	struct cache *cache;
-	const struct method *methods;                /* ends with a NULL name */
-	void (*stop)(struct service *service);       /* begin to stop the daemon */
-	void (*fds_closed)(struct service *service); /* n_fds went down at the end of a request */
-	struct list waiting;                         /* requests that came before the cache was ready */
+	const struct method *methods;           /* ends with a NULL name */
+	void (*stop)(struct service *service);  /* begin to stop the daemon */
+	void (*freed)(struct service *service); /* n_fds or n_large went down */
+	struct list waiting;                    /* requests that came before the cache was ready */
 	bool stopping;
 	struct users users;
 	size_t n_fds;     /* descriptors received, of requests that have not ended */
+	size_t n_large;   /* messages in large buffers, whole or not */
 	bool single_user; /* absolute paths are accepted */
 };
 
@@ -62,14 +64,17 @@ struct session {
 	struct user *user;         /* its account */
 	struct list requests;      /* open ones */
 	size_t n_requests;
+	size_t n_held; /* of these, such that those behind them wait for */
 	struct list items;
 	uint32_t n_numbered; /* items that were given a number */
 	struct lease_group leases;
 
 	/* Send bytes (taken over), and a descriptor (taken over) with them unless fd is -1. */
 	void (*send)(struct session *session, char *bytes, size_t len, int fd);
-	/* A request has ended: there may be room for the next. */
+	/* A request has ended, or holds those behind it no longer: the next may begin. */
 	void (*request_ended)(struct session *session);
+	/* What came was no request after all: the connection cannot go on. */
+	void (*refuse)(struct session *session, const struct err *err);
 };
 
 struct request {
@@ -89,8 +94,10 @@ struct request {
 	/* Private. */
 	struct wire_message message;
 	char *bytes;
+	bool is_large, is_heavy; /* of bytes; of values */
+	bool holds;
 	struct wire_out out;
-	bool cancelled, finished;
+	bool cancelled;
 	struct list link, waiting;
 };
 
@@ -102,16 +109,17 @@ void session_init(struct session *session, struct service *service, struct ident
 void session_fini(struct session *session);
 
 /**
- * Begin a request.
+ * Begin a request. One of many values is parsed by a worker, and the connection is held meanwhile.
  *
- * @bytes      the whole message, taken over
- * @fds        the descriptors that came with it, taken over: free()d array, NULL when n_fds is 0
- * @truncated  some were lost on the way
+ * @packet  taken over, all of it
  *
  * Return: 0; or -EBADMSG with err for what is no request: the connection cannot go on.
  */
-int request_start(struct session *session, char *bytes, size_t len, int *fds, size_t n_fds, bool truncated,
-		  struct err *err);
+int request_start(struct session *session, struct packet *packet, struct err *err);
+
+/* Let no other request of this connection begin before request_release(), or the end. */
+void request_hold(struct request *request);
+void request_release(struct request *request);
 
 /* The cache is ready: begin those that waited. */
 void requests_ready(struct service *service);
@@ -146,6 +154,11 @@ int request_take_fd(struct request *request, size_t i);
 /* Descriptors came in, or were closed: in all, and of the user. */
 void session_count_fds(struct session *session, size_t n);
 void session_uncount_fds(struct session *session, size_t n);
+
+/* May this user have one more message in a large buffer? It takes one, or gives it back. */
+bool service_has_large(const struct service *service, const struct user *user);
+void service_take_large(struct service *service, struct user *user);
+void service_give_large(struct service *service, struct user *user);
 
 /* ---- what several methods take from their params ---- */
 

@@ -273,7 +273,7 @@ static void on_service_stop(struct service *service)
 	begin_stop(CONTAINER_OF(service, struct server, service));
 }
 
-static void on_fds_closed(struct service *service)
+static void on_freed(struct service *service)
 {
 	conns_feed(&CONTAINER_OF(service, struct server, service)->conns);
 }
@@ -415,7 +415,7 @@ static int start(struct server *server, struct err *err)
 		.cache = &server->cache,
 		.methods = server_methods,
 		.stop = on_service_stop,
-		.fds_closed = on_fds_closed,
+		.freed = on_freed,
 		/* Nobody else gets past the socket's mode, or is served. */
 		.single_user = !identity_can_act() || !(options->socket_mode & 0066),
 	};

@@ -59,5 +59,5 @@ int user_check_connections(const struct user *user, struct err *err)
 
 int user_check_requests(const struct user *user, struct err *err)
 {
-	return check(user, user->n_requests, user->users->limits.requests, "requests", err);
+	return check(user, user->n_requests - 1, user->users->limits.requests, "requests", err);
 }

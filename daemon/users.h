@@ -34,6 +34,7 @@ struct user {
 	uid_t uid;
 	size_t refs;
 	size_t n_connections, n_requests, n_fds;
+	size_t n_large; /* messages in large buffers: see inbox.h */
 };
 
 void users_init(struct users *users, const struct user_limits *limits);
@@ -45,6 +46,8 @@ void user_put(struct user *user);
 
 /* May it have one more? Return: 0, or a negative errno (ERR_RESOURCE_EXHAUSTED). */
 int user_check_connections(const struct user *user, struct err *err);
+
+/* May it have as many as it has with the one that just came? Return: the same. */
 int user_check_requests(const struct user *user, struct err *err);
 
 /* May it have more descriptors? If not, its connections are not read until some are closed. */

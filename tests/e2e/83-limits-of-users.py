@@ -4,6 +4,7 @@
 
 import os
 import socket
+import threading
 
 import msgpack
 
@@ -75,11 +76,16 @@ def leases(story):
 
 
 def requests(story):
-    """More open ones than may be: a put's `entries` are open until their file is read, and this one never is."""
+    """More open ones than may be; answers are taken while others are sent."""
     clients = [Client(story.socket) for _ in range(2)]
-    digests = ["%064x/1" % i for i in range(4096)]
-    ids = [client.request("has", {"digests": digests, "tree": True}) for client in clients for _ in range(60)]
-    del ids
+    digests = ["%064x/1" % i for i in range(800)]
+
+    def send(client):
+        for _ in range(60):
+            client.request("has", {"digests": digests, "tree": True})
+    senders = [threading.Thread(target=send, args=(client,)) for client in clients]
+    for sender in senders:
+        sender.start()
     codes = set()
     for client in clients:
         for id_ in range(1, 61):
@@ -88,6 +94,8 @@ def requests(story):
                 codes.add("answered")
             except RpcError as error:
                 codes.add((error.code, "max-user-requests" in error.message))
+    for sender in senders:
+        sender.join()
     return codes
 
 

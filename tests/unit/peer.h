@@ -21,7 +21,7 @@ static inline void on_conns_changed(void *ctx)
 	(void)ctx;
 }
 
-static inline void on_fds_closed(struct service *s)
+static inline void on_freed(struct service *s)
 {
 	(void)s;
 	conns_feed(&conns);
@@ -33,7 +33,7 @@ static inline void start_service(const struct method *methods)
 	service = (struct service){
 		.cache = &cache,
 		.methods = methods,
-		.fds_closed = on_fds_closed,
+		.freed = on_freed,
 		.single_user = true,
 	};
 	list_init(&service.waiting);

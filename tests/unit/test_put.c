@@ -222,6 +222,45 @@ START_TEST(bad_entries_are_refused_by_name_and_end_the_put)
 }
 END_TEST
 
+static void add_chain(size_t from, size_t n)
+{
+	char name[16];
+
+	begin_entries(0, n);
+	for (size_t i = from; i < from + n; i++) {
+		(void)snprintf(name, sizeof(name), "d%zu", i);
+		add_directory(name, i / 2);
+	}
+	peer_request(&peer, &message, NULL, 0);
+}
+
+/* Each names a directory as parent that came before it, which the message before may have. */
+START_TEST(very_many_entries_are_taken_in_the_order_sent)
+{
+	setup();
+	begin();
+	for (size_t i = 0; i < 5; i++)
+		add_chain(i * 5000, 5000);
+	for (uint32_t i = 4; i < 5; i--)
+		(void)peer_answer(&peer, last_id - i);
+	ck_assert_uint_eq(answer_uint(commit(), "directories"), 25001);
+	teardown();
+}
+END_TEST
+
+START_TEST(a_client_that_hangs_up_while_its_entries_are_read_leaves_nothing)
+{
+	setup();
+	begin();
+	add_chain(0, 20000);
+	(void)event_base_loop(base, EVLOOP_ONCE);
+	peer_hang_up(&peer);
+	run_until_idle();
+	ck_assert_uint_eq(cache.n_ending, 0);
+	teardown();
+}
+END_TEST
+
 /* A file without a name is all of its put: it has no parent that a message could name. */
 START_TEST(a_single_file_with_a_parent_is_refused)
 {
@@ -449,8 +488,10 @@ END_TEST
 UNIT_MAIN("put", a_tree_has_the_digest_that_its_directories_have_and_is_cached_at_once,
 	  the_answer_says_what_was_new, what_was_answered_is_there_after_a_kill,
 	  an_empty_put_is_the_empty_directory, a_single_file_is_a_blob_and_no_tree,
-	  bad_entries_are_refused_by_name_and_end_the_put, a_single_file_with_a_parent_is_refused,
-	  a_name_used_twice_fails_the_commit, a_directory_beyond_the_limit_is_refused_by_name_and_not_stored,
+	  bad_entries_are_refused_by_name_and_end_the_put, very_many_entries_are_taken_in_the_order_sent,
+	  a_client_that_hangs_up_while_its_entries_are_read_leaves_nothing,
+	  a_single_file_with_a_parent_is_refused, a_name_used_twice_fails_the_commit,
+	  a_directory_beyond_the_limit_is_refused_by_name_and_not_stored,
 	  the_path_of_a_file_that_cannot_be_stored_is_named_whole,
 	  a_bad_tag_refuses_the_commit_and_the_put_goes_on,
 	  an_aborted_put_and_one_whose_client_hung_up_leave_no_tree,
