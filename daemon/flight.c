@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "common/alloc.h"
+#include "common/log.h"
 #include "daemon/map.h"
 
 /* Enough to keep the workers busy while the loop is not; each has a writer, and that a buffer. */
@@ -207,13 +208,22 @@ static void on_room_made(struct room_waiter *waiter, int r, const struct err *er
 	hand_over(flight->flights);
 }
 
+/* Somebody wrote to what is published, or changed its mode: whose trees share it should know. */
+static void note_changed(const struct flight *flight)
+{
+	log_warning("blob %s had changed since it was stored: %u of its files were taken out of the store",
+		    DIGEST_TEXT(&flight->digest), flight->n_changed);
+	flight->flights->parts.counters->tampered_blobs += flight->n_changed;
+}
+
 static void flight_done(struct job *job)
 {
 	struct flight *flight = CONTAINER_OF(job, struct flight, job);
 	struct flights *flights = flight->flights;
 	int r = flight->r == BLOB_EXISTS ? 0 : flight->r;
 
-	flights->parts.counters->tampered_blobs += flight->n_changed;
+	if (flight->n_changed)
+		note_changed(flight);
 	if (r == BLOB_MISSING && was_stored_meanwhile(flight))
 		r = 0;
 	else if (r == 0)

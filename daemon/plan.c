@@ -255,18 +255,17 @@ static int enter_target(struct plan *plan)
 static int make_root(struct plan *plan, const char *name)
 {
 	struct err err = { 0 };
-	int r;
+	int r = make_folder_quietly(plan, plan->target.folder, name);
 
-	if (!target_replaces(&plan->target))
-		return make_folder(plan, plan->target.folder, name);
-	r = make_folder_quietly(plan, plan->target.folder, name);
-	if (r != -EACCES)
-		return r < 0 ? plan_fail_errno(plan, r, "making the directory", name) : 0;
-	err_set(&err, ERR_FAILED_PRECONDITION,
-		"the target '%s' is an empty directory in a folder that the client may not write: it cannot "
-		"be "
-		"replaced",
-		plan->target.name);
+	if (r == 0)
+		return 0;
+	if (r == -EACCES && target_replaces(&plan->target))
+		err_set(&err, ERR_FAILED_PRECONDITION,
+			"the target '%s' is an empty directory in a folder that the client may not write: it "
+			"cannot be replaced",
+			plan->target.name);
+	else
+		err_errno(&err, r, "making a directory beside the target '%s'", plan->target.name);
 	return plan_fail(plan, r, &err);
 }
 
@@ -426,6 +425,12 @@ static void add_missing(struct plan *plan, const struct digest *digest)
 		plan->missing[plan->n_missing++] = *digest;
 }
 
+/* What stalled it. */
+static const char *name_wanted(const struct plan *plan, const struct item *item)
+{
+	return item->node ? item->node->directory->files[item->next_file].name : plan->target.name;
+}
+
 static void on_landed(struct flight_waiter *waiter, int r, const struct err *err)
 {
 	struct wait *wait = CONTAINER_OF(waiter, struct wait, waiter);
@@ -435,8 +440,8 @@ static void on_landed(struct flight_waiter *waiter, int r, const struct err *err
 
 	if (r == BLOB_MISSING) {
 		add_missing(plan, &item->need.digest);
-		err_set(&missing, ERR_NOT_FOUND, "blob %s is no longer in the store",
-			DIGEST_TEXT(&item->need.digest));
+		err_set(&missing, ERR_NOT_FOUND, "blob %s is no longer in the store: '%s' needs it",
+			DIGEST_TEXT(&item->need.digest), name_wanted(plan, item));
 		plan_fail(plan, -ENOENT, &missing);
 	} else if (r < 0) {
 		plan_fail(plan, r, err);

@@ -145,6 +145,8 @@ class Tale:
         self.story.check("nothing appears", not os.path.lexists(target))
         counts = self.added("tampered_blobs", "healed_blobs")
         self.story.check_is("the inode was taken out, and counted", counts, (n_tampered, 0))
+        with open(self.story.log) as log:
+            self.story.check_is("and the log says so", "blob %s had changed" % digest in log.read(), n_tampered > 0)
         self.note()
         self.story.check("the same the next time", self.run("materialize", tree, target, status=ABSENT), self.said)
         self.story.check_is("but for the counting", self.added("tampered_blobs", "healed_blobs"), (0, 0))

@@ -204,7 +204,8 @@ def no_right(story):
     story.store, story.socket = own + "/store", own + "/s"
     story.start_daemon(under=under)
     hello = put(story, b"hello")
-    refused(story, claim, "permission_denied", "Permission denied", directory(story, [(b"a", hello)]), folder)
+    refused(story, claim, "permission_denied", "beside the target 'target': Permission denied",
+            directory(story, [(b"a", hello)]), folder)
     refused(story, "for a single file too", "permission_denied", "Permission denied", hello, folder, file=True)
     story.check_is("the daemon without rights stops", story.stop_daemon(), 0)
 

@@ -423,8 +423,23 @@ static bool a_node_is_read(void *ctx)
 	return nodes_n_under_way(cache.nodes);
 }
 
-/* Others join the first one while they are being read; by then it is the youngest of all. */
-START_TEST(a_tree_that_is_used_before_it_goes_stays)
+static void use_it(const struct digest *digest)
+{
+	ck_assert_int_eq(use_tree(digest), TREE_HIT);
+}
+
+static void hold_it(const struct digest *digest)
+{
+	ck_assert(trees_hold(cache.trees, digest));
+}
+
+static void tag_it(const struct digest *digest)
+{
+	ck_assert(tags_load(cache.tags, &(struct index_tag){ .name = "late", .digest = *digest }));
+}
+
+/* Four trees, of which two are to go; the oldest is wanted when it was chosen, and others are to join it. */
+static struct digest collect_while(void (*want)(const struct digest *digest))
 {
 	struct collected collected = { .gc = { .has_to = true } };
 	struct digest digests[4];
@@ -436,12 +451,34 @@ START_TEST(a_tree_that_is_used_before_it_goes_stays)
 	collected.gc.to = measure() - 2 * ONE_TREE;
 	begin_gc(&collected);
 	run_until(a_node_is_read, NULL);
-	ck_assert_int_eq(use_tree(&digests[0]), TREE_HIT);
+	want(&digests[0]);
 	run_until_set(&collected.done);
 	ck_assert_uint_eq(collected.gc.n_trees, 2);
 	ck_assert(is_cached(&digests[0]) && has_file('a') && is_cached(&digests[3]) && has_file('d'));
 	ck_assert(!is_cached(&digests[1]) && !is_cached(&digests[2]));
 	collected_fini(&collected);
+	return digests[0];
+}
+
+START_TEST(a_tree_that_is_used_before_it_goes_stays)
+{
+	(void)collect_while(use_it);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_tree_that_is_held_before_it_goes_stays)
+{
+	struct digest digest = collect_while(hold_it);
+
+	trees_unhold(cache.trees, &digest);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_tree_that_is_tagged_before_it_goes_stays)
+{
+	(void)collect_while(tag_it);
 	stop_cache();
 }
 END_TEST
@@ -475,4 +512,5 @@ UNIT_MAIN("evict", the_least_recently_used_tree_goes_first_and_what_others_need_
 	  a_dry_run_waits_until_all_cached_trees_are_read, for_what_no_disk_could_hold_nothing_goes,
 	  a_blob_that_lost_one_kind_has_the_row_of_the_other, a_blob_may_be_held_while_it_is_on_its_way_out,
 	  trees_that_are_asleep_go_and_are_foretold_as_well, trees_that_are_to_go_anyway_go_in_one_commit,
-	  a_tree_that_is_used_before_it_goes_stays, a_gc_can_be_cancelled)
+	  a_tree_that_is_used_before_it_goes_stays, a_tree_that_is_held_before_it_goes_stays,
+	  a_tree_that_is_tagged_before_it_goes_stays, a_gc_can_be_cancelled)

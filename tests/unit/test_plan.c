@@ -133,6 +133,7 @@ START_TEST(a_file_that_nobody_has_any_more_is_named_and_nothing_is_left)
 	make_tree(&m, &digest, "t");
 	ck_assert_int_eq(m.plan.r, -ENOENT);
 	unit_ck_err(&m.plan.err, ERR_NOT_FOUND, DIGEST_TEXT(&plain));
+	unit_ck_err(&m.plan.err, ERR_NOT_FOUND, "'plain' needs it");
 	ck_assert_uint_eq(m.plan.n_missing, 1);
 	ck_assert(digest_equal(&m.plan.missing[0], &plain));
 	ck_nothing_left(0);
