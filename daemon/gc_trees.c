@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/gc.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/alloc.h"
@@ -10,7 +12,8 @@ enum {
 	PAGE_MAX = 4096,
 	SIZED_PAGE_MAX = 256, /* where each is looked into */
 	SKIP_STEP = 512,      /* trees before the page passed over between two looks at the clock, */
-	ROW_STEP = 32,        /* trees listed, or written into the answer */
+	ROW_STEP = 32,        /* trees listed, or written into the answer, */
+	TAG_STEP = 64,        /* tags looked at */
 };
 
 struct trees_params {
@@ -32,12 +35,25 @@ struct sizes {
 enum phase {
 	SKIPPING, /* what is before the page; when all have been read: what each needs is not known before */
 	LISTING,
-	PICKING,   /* those of one user, instead */
+	PICKING,   /* those of one user, instead, */
+	SORTING,   /* and putting them in order */
 	NEXT,      /* begin a tree */
 	WAITING,   /* for the tree's nodes */
 	REACHING,  /* finding all blobs of the tree, */
 	RELEASING, /* and those that nobody else holds */
 	ANSWERING,
+};
+
+/* The cached trees of one user: a worker puts them in order. */
+struct own_trees {
+	struct job job;
+
+	/* In and out. */
+	struct index_tree *rows;
+	size_t n;
+
+	size_t capacity;
+	char after[TAG_NAME_MAX + 1]; /* the last tag that was looked at */
 };
 
 /* A page of cached trees, and on its way through them one at a time. */
@@ -47,6 +63,7 @@ struct listing {
 	struct index_tree *rows;
 	struct sizes *sizes;
 	struct tree_walk walk;
+	struct own_trees own;
 	size_t n_skipped, n, at;
 	struct wire_out *out;
 	bool more, cancelled;
@@ -87,6 +104,7 @@ static void begin_answer(struct listing *listing)
 static void listing_free(struct listing *listing)
 {
 	tree_walk_end(&listing->walk);
+	free(listing->own.rows);
 	free(listing->rows);
 	free(listing->sizes);
 	free(listing);
@@ -157,48 +175,81 @@ static void list_on(struct listing *listing)
 
 /* ---- the page of who may not see all ---- */
 
+static int by_digest(const void *a, const void *b)
+{
+	const struct index_tree *x = a, *y = b;
+
+	return memcmp(x->digest.hash, y->digest.hash, sizeof(x->digest.hash));
+}
+
+/* The last used first. */
 static int by_use(const void *a, const void *b)
 {
 	const struct index_tree *x = a, *y = b;
 
 	if (x->used != y->used)
 		return x->used < y->used ? 1 : -1;
-	return memcmp(x->digest.hash, y->digest.hash, sizeof(x->digest.hash));
+	return by_digest(a, b);
 }
 
-/* The cached trees that a user's tags name, the last used first, each once. */
-static size_t find_own(const struct cache *cache, uid_t uid, struct index_tree *rows)
+/* Each once, though it may have several tags, and have been used between two looks at it. */
+static enum job_next sort_run(struct job *job)
 {
-	size_t n = 0, n_once = 0;
+	struct own_trees *own = CONTAINER_OF(job, struct own_trees, job);
+	size_t n = 0;
 
-	for (size_t i = 0; i < tags_n(cache->tags); i++) {
-		struct index_tag tag = tags_at(cache->tags, i);
+	qsort(own->rows, own->n, sizeof(*own->rows), by_digest);
+	for (size_t i = 0; i < own->n; i++)
+		if (i == 0 || !digest_equal(&own->rows[i].digest, &own->rows[n - 1].digest))
+			own->rows[n++] = own->rows[i];
+	own->n = n;
+	qsort(own->rows, own->n, sizeof(*own->rows), by_use);
+	return JOB_DONE;
+}
 
-		n += tag.uid == uid && trees_row(cache->trees, &tag.digest, &rows[n]);
-	}
-	qsort(rows, n, sizeof(*rows), by_use);
-	for (size_t i = 0; i < n; i++)
-		if (i == 0 || !digest_equal(&rows[i].digest, &rows[n_once - 1].digest))
-			rows[n_once++] = rows[i];
-	return n_once;
+static void sort_done(struct job *job)
+{
+	struct listing *listing = CONTAINER_OF(job, struct listing, own.job);
+	const struct trees_params *params = &listing->params;
+	const struct own_trees *own = &listing->own;
+	size_t offset = params->offset < own->n ? (size_t)params->offset : own->n;
+
+	listing->n = own->n - offset < params->limit ? own->n - offset : (size_t)params->limit;
+	listing->more = own->n - offset > listing->n;
+	memcpy(listing->rows, own->rows + offset, listing->n * sizeof(*own->rows));
+	begin_sizes(listing);
+	slice_start(listing->request->cache->slicer, &listing->slice);
+}
+
+static void sort(struct listing *listing)
+{
+	listing->phase = SORTING;
+	listing->own.job = (struct job){ .run = sort_run, .done = sort_done };
+	pool_submit(listing->request->cache->chores, &listing->own.job);
 }
 
 /*
  * A tree has no owner, since whoever stores it once more shares it. Its tags have: they say who may see it.
- * At most as many as a user may have tags, so this is one step.
  */
-static void pick(struct listing *listing)
+static void pick_on(struct listing *listing)
 {
 	const struct cache *cache = listing->request->cache;
-	AUTO_FREE struct index_tree *own = xcalloc(tags_n(cache->tags) + 1, sizeof(*own));
-	size_t n = find_own(cache, listing->request->identity->uid, own);
-	const struct trees_params *params = &listing->params;
-	size_t offset = params->offset < n ? (size_t)params->offset : n;
+	struct own_trees *own = &listing->own;
+	size_t i = tags_after(cache->tags, own->after);
 
-	listing->n = n - offset < params->limit ? n - offset : (size_t)params->limit;
-	listing->more = n - offset > listing->n;
-	memcpy(listing->rows, own + offset, listing->n * sizeof(*own));
-	begin_sizes(listing);
+	for (unsigned n = 0; n < TAG_STEP; n++, i++) {
+		struct index_tag tag;
+
+		if (i == tags_n(cache->tags)) {
+			sort(listing);
+			return;
+		}
+		tag = tags_at(cache->tags, i);
+		own->rows = xgrow(own->rows, own->n, &own->capacity, sizeof(*own->rows));
+		own->n += tag.uid == listing->request->identity->uid &&
+			  trees_row(cache->trees, &tag.digest, &own->rows[own->n]);
+		(void)snprintf(own->after, sizeof(own->after), "%s", tag.name);
+	}
 }
 
 /* ---- one tree after the other ---- */
@@ -267,7 +318,7 @@ static void step(struct listing *listing)
 		list_on(listing);
 		break;
 	case PICKING:
-		pick(listing);
+		pick_on(listing);
 		break;
 	case NEXT:
 		if (listing->at < listing->n)
@@ -285,6 +336,7 @@ static void step(struct listing *listing)
 			end_tree(listing);
 		}
 		break;
+	case SORTING:
 	case WAITING:
 	case ANSWERING:
 		break;
@@ -297,7 +349,7 @@ static bool listing_step(struct slice *slice)
 
 	if (listing->phase == ANSWERING)
 		return answer_on(listing);
-	if (listing->phase == WAITING)
+	if (listing->phase == WAITING || listing->phase == SORTING)
 		return false;
 	if (!listing->cancelled) {
 		step(listing);

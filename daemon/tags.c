@@ -504,3 +504,11 @@ struct index_tag tags_at(const struct tags *tags, size_t i)
 		.uid = tags->items[i].uid,
 	};
 }
+
+size_t tags_after(const struct tags *tags, const char *name)
+{
+	bool found;
+	size_t i = tags_position(tags, name, strlen(name), &found);
+
+	return i + found;
+}

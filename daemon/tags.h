@@ -99,4 +99,7 @@ size_t tags_n_seen_by(const struct tags *tags, uid_t uid);
 
 struct index_tag tags_at(const struct tags *tags, size_t i); /* ascending by name; borrowed */
 
+/* Where the names behind this one begin ("": all): for who goes through them while they change. */
+size_t tags_after(const struct tags *tags, const char *name);
+
 #endif

@@ -205,6 +205,15 @@ def administration(scene, tree, other):
     scene.check_is("trees are listed by one's tags", [row["digest"] for row in call(scene, BOB, "trees")["trees"]], [other])
     scene.check_is("with their sizes", len(call(scene, BOB, "trees", {"sizes": True})["trees"]), 1)
     scene.check_is("and by pages", call(scene, BOB, "trees", {"offset": 1}), {"trees": [], "more": False})
+    for i in range(200):
+        call(scene, BOB, "tag", {"name": "many/%d" % i, "digest": (tree, other)[i % 2]})
+    scene.check_is("each once, however many tags it has",
+                   [row["digest"] for row in call(scene, BOB, "trees")["trees"]],
+                   [row["digest"] for row in call(scene, ROOT, "trees")["trees"] if row["digest"] in (tree, other)])
+    scene.check_is("a page of them too", [row["digest"] for row in call(scene, BOB, "trees", {"offset": 1})["trees"]],
+                   [row["digest"] for row in call(scene, BOB, "trees")["trees"]][1:])
+    for i in range(200):
+        call(scene, BOB, "tag", {"name": "many/%d" % i, "delete": True})
     stranger = call(scene, User("stranger", 12003), "trees")
     scene.check_is("who has no tags sees none", stranger, {"trees": [], "more": False})
     for admin in {ROOT.uid: ROOT, scene.uid: User("daemon", scene.uid)}.values():

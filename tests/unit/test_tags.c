@@ -92,6 +92,10 @@ START_TEST(tags_are_found_by_their_whole_name_and_listed_in_order)
 	ck_assert_uint_eq(tags_n(cache.tags), 6);
 	for (unsigned i = 0; i < 6; i++)
 		ck_assert_str_eq(tags_at(cache.tags, i).name, sorted[i]);
+	for (unsigned i = 0; i < 6; i++)
+		ck_assert_uint_eq(tags_after(cache.tags, sorted[i]), i + 1);
+	ck_assert_uint_eq(tags_after(cache.tags, ""), 0);
+	ck_assert_uint_eq(tags_after(cache.tags, "a/a"), 2); /* one that is gone meanwhile */
 	stop_cache();
 }
 END_TEST
