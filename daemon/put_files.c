@@ -166,14 +166,17 @@ static void note_failure(struct put_files *files, int r, const struct err *err, 
 	put_files_stop(files);
 	if (files->err.set)
 		return;
-	AUTO_FREE char *path = put_path(put, put_entry(put, file->entry));
+	const struct put_entry *entry = put_entry(put, file->entry);
+	const char *quote = entry->name ? "'" : ""; /* a single file has no name here */
+	AUTO_FREE char *path = put_path(put, entry);
 
 	files->r = r;
 	files->err = *err;
 	if (err->code == ERR_NO_SPACE && put->expected)
-		err_prefix(&files->err, "storing '%s', of %s in all: ", path, SIZE_TEXT(put->expected));
+		err_prefix(&files->err, "storing %s%s%s, of %s in all: ", quote, path, quote,
+			   SIZE_TEXT(put->expected));
 	else
-		err_prefix(&files->err, "storing '%s': ", path);
+		err_prefix(&files->err, "storing %s%s%s: ", quote, path, quote);
 }
 
 static void on_room_made(struct room_waiter *waiter, int r, const struct err *err)

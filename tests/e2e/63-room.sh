@@ -61,7 +61,7 @@ check 'three trees are stored' put_trees
 random_file "$dir/large" 33
 check 'a file larger than the cap is refused, with both sizes' \
 	says 'of the 32.0M that the cache may have (--max-size)' exits 1 dircache put "$dir/large"
-check 'and is named' says "'$dir/large'" exits 1 dircache put "$dir/large"
+check 'and is named' says "'$dir/large': storing the file, of 33.0M in all: " exits 1 dircache put "$dir/large"
 check 'the trees are hits all the same' are_hits one two three
 check 'and nothing went for it' nothing_was_evicted
 
