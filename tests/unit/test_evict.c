@@ -327,6 +327,32 @@ static bool is_out_of_the_catalog(void *digest)
 	return !catalog_find(cache.catalog, digest);
 }
 
+/* Batches are small, so that the youngest is still to be chosen when the oldest is gone. */
+START_TEST(a_blob_that_is_held_before_it_goes_stays)
+{
+	struct collected collected = { .gc = { .has_to = true } };
+	struct digest digests[1000];
+
+	start_cache();
+	for (unsigned i = 0; i < N_ELEMENTS(digests); i++) {
+		char text[16];
+
+		(void)snprintf(text, sizeof(text), "blob %u", i);
+		digests[i] = store_text(text, BLOB_PLAIN);
+	}
+	begin_gc(&collected);
+	run_until(is_out_of_the_catalog, &digests[0]);
+	ck_assert(is_stored(&digests[999]));
+	catalog_hold(cache.catalog, &digests[999]);
+	run_until_set(&collected.done);
+	ck_assert_uint_eq(collected.gc.n_blobs, 999);
+	ck_assert(is_stored(&digests[999]));
+	catalog_release(cache.catalog, &digests[999], 0);
+	collected_fini(&collected);
+	stop_cache();
+}
+END_TEST
+
 /* Of one that comes back, since it could not be unlinked, there is one entry all the same. */
 START_TEST(a_blob_may_be_held_while_it_is_on_its_way_out)
 {
@@ -510,7 +536,8 @@ UNIT_MAIN("evict", the_least_recently_used_tree_goes_first_and_what_others_need_
 	  both_kinds_of_a_blob_go, a_subtree_that_another_tree_has_stays_whole,
 	  after_a_start_the_order_of_use_is_as_it_was, nothing_goes_before_all_cached_trees_are_read,
 	  a_dry_run_waits_until_all_cached_trees_are_read, for_what_no_disk_could_hold_nothing_goes,
-	  a_blob_that_lost_one_kind_has_the_row_of_the_other, a_blob_may_be_held_while_it_is_on_its_way_out,
-	  trees_that_are_asleep_go_and_are_foretold_as_well, trees_that_are_to_go_anyway_go_in_one_commit,
-	  a_tree_that_is_used_before_it_goes_stays, a_tree_that_is_held_before_it_goes_stays,
-	  a_tree_that_is_tagged_before_it_goes_stays, a_gc_can_be_cancelled)
+	  a_blob_that_lost_one_kind_has_the_row_of_the_other, a_blob_that_is_held_before_it_goes_stays,
+	  a_blob_may_be_held_while_it_is_on_its_way_out, trees_that_are_asleep_go_and_are_foretold_as_well,
+	  trees_that_are_to_go_anyway_go_in_one_commit, a_tree_that_is_used_before_it_goes_stays,
+	  a_tree_that_is_held_before_it_goes_stays, a_tree_that_is_tagged_before_it_goes_stays,
+	  a_gc_can_be_cancelled)
