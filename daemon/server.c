@@ -27,6 +27,7 @@
 #include "daemon/materialize.h"
 #include "daemon/put.h"
 #include "daemon/remove.h"
+#include "daemon/supervisor.h"
 
 enum {
 	SPARE_FDS = 256,   /* for the daemon itself: folders, SQLite, connections */
@@ -68,8 +69,9 @@ struct server {
 	int listen_fd, lock_fd;
 	struct event *acceptable, *accept_again, *term, *interrupt, *stopping, *idle;
 	uint64_t stop_began_ns;
-	bool bound;
-	int r; /* why the server ended, if not as it was told */
+	bool handed; /* listen_fd was opened by whoever started us, who owns its name, too */
+	bool bound;  /* it is ours */
+	int r;       /* why the server ended, if not as it was told */
 	struct err err;
 };
 
@@ -126,12 +128,22 @@ static int find_group(const char *name, gid_t *gid, struct err *err)
 	return 0;
 }
 
+static int find_socket(struct server *server, struct err *err)
+{
+	int r = supervisor_take_socket(&server->listen_fd, err);
+
+	server->handed = r == 0;
+	return r == SUPERVISOR_NONE ? lock_socket(server, err) : r;
+}
+
 static int listen_at(struct server *server, struct err *err)
 {
 	const struct options *options = server->options;
 	gid_t gid = (gid_t)-1;
 	int r;
 
+	if (server->handed)
+		return 0;
 	if (options->socket_group && (r = find_group(options->socket_group, &gid, err)) < 0)
 		return r;
 	if ((r = remove_stale_socket(options->socket, err)) < 0)
@@ -259,6 +271,7 @@ static void begin_stop(struct server *server)
 {
 	if (server->service.stopping)
 		return;
+	supervisor_tell("STOPPING=1");
 	server->service.stopping = true;
 	server->stop_began_ns = slice_now_ns();
 	(void)event_del(server->acceptable);
@@ -323,6 +336,7 @@ static void on_loaded(void *ctx, int r, const struct err *err)
 	}
 	log_debug("ready: %zu trees", trees_n(server->cache.trees));
 	requests_ready(&server->service);
+	supervisor_tell("READY=1");
 }
 
 /* As many descriptors as we may have; most of them for what clients send. */
@@ -407,7 +421,7 @@ static int start(struct server *server, struct err *err)
 
 	widen_fd_table();
 	config.n_workers = options->workers ? (size_t)options->workers : (size_t)(cpus > 0 ? cpus : 1) + 2;
-	if ((r = lock_socket(server, err)) < 0 ||
+	if ((r = find_socket(server, err)) < 0 ||
 	    (r = cache_open(&server->cache, server->base, &config, err)) < 0 ||
 	    (r = listen_at(server, err)) < 0)
 		return r;
@@ -416,8 +430,8 @@ static int start(struct server *server, struct err *err)
 		.methods = server_methods,
 		.stop = on_service_stop,
 		.freed = on_freed,
-		/* Nobody else gets past the socket's mode, or is served. */
-		.single_user = !identity_can_act() || !(options->socket_mode & 0066),
+		/* Nobody else is served, or gets past the socket's mode, which is known of our own. */
+		.single_user = !identity_can_act() || (!server->handed && !(options->socket_mode & 0066)),
 	};
 	users_init(&server->service.users, &user);
 	list_init(&server->service.waiting);
@@ -474,7 +488,10 @@ int server_run(const struct options *options, struct err *err)
 		return err_set(err, ERR_INTERNAL, "the event loop cannot be made");
 	r = start(&server, err);
 	if (r == 0) {
-		log_info("serving store '%s' at '%s'", options->store, options->socket);
+		if (server.handed)
+			log_info("serving store '%s' at the socket that was handed over", options->store);
+		else
+			log_info("serving store '%s' at '%s'", options->store, options->socket);
 		(void)event_base_dispatch(server.base);
 		r = server.r;
 		if (r < 0)

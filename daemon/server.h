@@ -6,7 +6,8 @@
  *       -> listen no more, cancel what can be, let the rest end -> write the index -> unlink the socket
  *
  * The socket answers before the index is read. A stale socket is replaced, a live one is not: a lock beside
- * it (SOCKET.lock) belongs to the daemon that listens.
+ * it (SOCKET.lock) belongs to the daemon that listens. A socket that a service manager handed over is the
+ * manager's: its name, mode and group are not looked at, and it outlives the daemon.
  */
 #ifndef DIRCACHE_DAEMON_SERVER_H
 #define DIRCACHE_DAEMON_SERVER_H
