@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/fsuid.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -111,6 +112,8 @@ void identity_init(void)
 {
 	int n = getgroups(0, NULL);
 
+	/* Whatever we become, no program that we would start gives us more than we have. */
+	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	own.uid = geteuid();
 	own.gid = getegid();
 	own.overflow_uid = read_overflow_uid();

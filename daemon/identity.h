@@ -44,7 +44,10 @@ struct identity {
 	gid_t groups[];
 };
 
-/* Note whom this process runs as, and what it may. Once, before there is a second thread. */
+/**
+ * Note whom this process runs as, and what it may: it never may more from here on (PR_SET_NO_NEW_PRIVS).
+ * Once, before there is a second thread.
+ */
 void identity_init(void);
 
 /* May the daemon act for others? */

@@ -176,7 +176,15 @@ START_TEST(the_overflow_uid_is_served_by_nobody_but_itself)
 }
 END_TEST
 
+START_TEST(no_program_gives_the_daemon_more_rights_than_it_has)
+{
+	identity_init();
+	ck_assert_str_eq(status("NoNewPrivs:"), "\t1");
+}
+END_TEST
+
 UNIT_MAIN("identity", a_thread_that_acts_as_a_client_has_its_ids_and_groups_and_no_capability,
 	  it_may_link_what_is_not_its_own_for_as_long_as_it_says, the_daemon_is_itself_again_afterwards,
 	  an_id_that_cannot_be_taken_is_refused_and_the_daemon_stays_itself, other_threads_stay_who_they_are,
-	  a_peer_is_who_connected_with_all_groups, the_overflow_uid_is_served_by_nobody_but_itself)
+	  a_peer_is_who_connected_with_all_groups, the_overflow_uid_is_served_by_nobody_but_itself,
+	  no_program_gives_the_daemon_more_rights_than_it_has)
