@@ -10,9 +10,14 @@
 
 enum { SLOTS_MIN = 64 }; /* of the only table of a small map */
 
+/*
+ * A slot is a pointer, and a byte of its hash, in an array of their own: 64 of these are in one line of the
+ * processor's cache, so who is not looked for is told without a look at it, which would be a line more each.
+ */
 struct map_table {
 	unsigned depth; /* the top bits of a hash that all in it share */
 	uint32_t n, n_slots;
+	uint8_t *tags;          /* 0 where free; behind the slots */
 	struct digest *slots[]; /* NULL where free */
 };
 
@@ -60,14 +65,23 @@ static size_t home(const struct map_table *table, uint64_t mixed)
 	return (size_t)mixed & (table->n_slots - 1);
 }
 
+/* Of bits that choose neither table nor slot. */
+static uint8_t tag_of(uint64_t mixed)
+{
+	uint8_t tag = (uint8_t)(mixed >> 12);
+
+	return tag ? tag : 1;
+}
+
 /* Put in what is known not to be there: the first free slot will do, without a look at the others' hashes. */
 static void insert(struct map_table *table, uint64_t mixed, struct digest *item)
 {
 	size_t i = home(table, mixed);
 
-	while (table->slots[i])
+	while (table->tags[i])
 		i = (i + 1) & (table->n_slots - 1);
 	table->slots[i] = item;
+	table->tags[i] = tag_of(mixed);
 	table->n++;
 }
 
@@ -75,18 +89,21 @@ static void insert(struct map_table *table, uint64_t mixed, struct digest *item)
 static size_t probe(const struct map_table *table, uint64_t mixed, const struct digest *digest)
 {
 	size_t i = home(table, mixed);
+	uint8_t tag = tag_of(mixed);
 
-	while (table->slots[i] && memcmp(table->slots[i]->hash, digest->hash, DIGEST_HASH_SIZE) != 0)
+	while (table->tags[i] &&
+	       (table->tags[i] != tag || memcmp(table->slots[i]->hash, digest->hash, DIGEST_HASH_SIZE) != 0))
 		i = (i + 1) & (table->n_slots - 1);
 	return i;
 }
 
 static struct map_table *table_new(unsigned depth, uint32_t n_slots)
 {
-	struct map_table *table = xcalloc(1, sizeof(*table) + n_slots * sizeof(table->slots[0]));
+	struct map_table *table = xcalloc(1, sizeof(*table) + n_slots * (sizeof(table->slots[0]) + 1));
 
 	table->depth = depth;
 	table->n_slots = n_slots;
+	table->tags = (uint8_t *)(table->slots + n_slots);
 	return table;
 }
 
@@ -154,6 +171,7 @@ static void split(struct map *map, size_t entry)
 	redirect(map, entry, table, upper);
 	memcpy(all, table->slots, sizeof(all));
 	memset(table->slots, 0, sizeof(all));
+	memset(table->tags, 0, MAP_TABLE_SLOTS);
 	table->n = 0;
 	table->depth++;
 	for (size_t i = 0; i < MAP_TABLE_SLOTS; i++) {
@@ -214,6 +232,22 @@ void *map_find(const struct map *map, const struct digest *digest)
 	return table->slots[probe(table, mixed, digest)];
 }
 
+void map_expect(const struct map *map, const struct digest *digest)
+{
+	uint64_t mixed = mix(map, digest);
+	const struct map_table *table;
+	size_t i;
+
+	if (map->n_tables < 2) /* a small one is in the cache */
+		return;
+	/* Nothing of the table is read, which would be to wait for it: all of them have as many slots. */
+	table = map->directory[entry_of(map, mixed)];
+	i = (size_t)mixed & (MAP_TABLE_SLOTS - 1);
+	__builtin_prefetch(table);
+	__builtin_prefetch(&table->slots[i], 1);
+	__builtin_prefetch((const uint8_t *)&table->slots[MAP_TABLE_SLOTS] + i, 1);
+}
+
 void map_add(struct map *map, struct digest *item)
 {
 	uint64_t mixed = mix(map, item);
@@ -253,10 +287,12 @@ void map_remove(struct map *map, const struct digest *item)
 
 		if (((i - want) & mask) >= ((i - hole) & mask)) {
 			table->slots[hole] = table->slots[i];
+			table->tags[hole] = table->tags[i];
 			hole = i;
 		}
 	}
 	table->slots[hole] = NULL;
+	table->tags[hole] = 0;
 }
 
 void *map_slot(const struct map *map, size_t i)

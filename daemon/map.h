@@ -44,6 +44,12 @@ struct digest map_key(const struct map *map, const struct digest *digest, uint64
 /* What has this hash (sizes are not compared), or NULL. */
 void *map_find(const struct map *map, const struct digest *digest);
 
+/*
+ * A hint that this digest is going to be looked for or added, after a dozen others: what that needs is on its
+ * way from memory meanwhile. In a large map waiting for it is most of the time that either takes.
+ */
+void map_expect(const struct map *map, const struct digest *digest);
+
 /* Add a struct whose hash is not there yet. */
 void map_add(struct map *map, struct digest *item);
 
