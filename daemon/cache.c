@@ -218,6 +218,9 @@ static void sink_begin(void *ctx, const struct index_loaded *loaded)
 
 	cache->load_synced = loaded->is_doubtful ? loaded->synced : UINT64_MAX;
 	cache->suspects.n = 0;
+	cache->n_loaded_blobs = 0;
+	index_batch_free(cache->stale_rows);
+	cache->stale_rows = index_batch_new();
 	cache->n_loaded_trees = 0;
 	catalog_begin(cache->catalog, loaded->n_blobs);
 	tags_clear(cache->tags);
@@ -231,17 +234,38 @@ static void suspect(struct suspects *suspects, const struct index_blob *blob)
 	suspects->rows[suspects->n++] = *blob;
 }
 
+static void load_blob(struct cache *cache, const struct index_blob *blob)
+{
+	uint64_t stale = catalog_load(cache->catalog, blob);
+
+	if (stale)
+		index_batch_drop_blob(cache->stale_rows, stale);
+}
+
 static bool sink_blob(void *ctx, const struct index_blob *blob)
 {
 	struct cache *cache = ctx;
+	struct index_blob *slot = &cache->ahead[cache->n_loaded_blobs % CACHE_LOAD_AHEAD];
 
-	if (blob->used < cache->load_synced) {
-		catalog_load(cache->catalog, blob);
-	} else {
+	if (blob->used >= cache->load_synced) {
 		catalog_tick_seen(cache->catalog, blob->used);
+		catalog_row_seen(cache->catalog, blob->row);
 		suspect(&cache->suspects, blob);
+		return true;
 	}
+	if (cache->n_loaded_blobs++ >= CACHE_LOAD_AHEAD)
+		load_blob(cache, slot);
+	*slot = *blob;
+	catalog_expect(cache->catalog, &blob->digest);
 	return true;
+}
+
+static void load_rest(struct cache *cache)
+{
+	size_t n = cache->n_loaded_blobs < CACHE_LOAD_AHEAD ? cache->n_loaded_blobs : CACHE_LOAD_AHEAD;
+
+	for (size_t i = cache->n_loaded_blobs - n; i < cache->n_loaded_blobs; i++)
+		load_blob(cache, &cache->ahead[i % CACHE_LOAD_AHEAD]);
 }
 
 static bool sink_tree(void *ctx, const struct index_tree *tree)
@@ -348,9 +372,11 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 		cache->loaded(cache->loaded_ctx, r, err);
 		return;
 	}
+	load_rest(cache);
 	if (cache->n_loaded_trees)
 		qsort(cache->loaded_trees, cache->n_loaded_trees, sizeof(*cache->loaded_trees), by_use);
 	begin_doubt(cache, loaded);
+	index_submit(cache->index, TAKE(cache->stale_rows), NULL, NULL);
 	cache->was_clean = loaded->was_clean || cache->is_empty;
 	cache->recovery = recovery_start(
 		&(struct recovery_parts){
@@ -457,6 +483,7 @@ void cache_close(struct cache *cache)
 	space_free(cache->space);
 	free(cache->loaded_trees);
 	free(cache->suspects.rows);
+	index_batch_free(cache->stale_rows);
 	disk_close(cache->lock_fd);
 	disk_close(cache->store_fd);
 }

@@ -53,6 +53,8 @@ struct cache_config {
 	struct user_limits user; /* tags and leases, of these */
 };
 
+enum { CACHE_LOAD_AHEAD = 16 };
+
 struct cache {
 	struct event_base *base;
 	struct cache_config config;
@@ -93,8 +95,11 @@ struct cache {
 	/* Private: while the index is read. */
 	bool loading;
 	struct index_sink sink;
-	uint64_t load_synced;     /* rows used since are suspects */
-	struct suspects suspects; /* until the recovery has them */
+	uint64_t load_synced;                      /* rows used since are suspects */
+	struct suspects suspects;                  /* until the recovery has them */
+	struct index_blob ahead[CACHE_LOAD_AHEAD]; /* a ring of rows not in the catalog yet */
+	size_t n_loaded_blobs;                     /* that came into it */
+	struct index_batch *stale_rows;            /* to be dropped: their hash has a later one */
 	struct index_tree *loaded_trees;
 	size_t n_loaded_trees, loaded_trees_capacity;
 	void (*loaded)(void *ctx, int r, const struct err *err);

@@ -35,7 +35,7 @@ struct catalog {
 	struct catalog_totals totals;
 	void (*unheld)(void *ctx, const struct catalog_entry *entry);
 	void *unheld_ctx;
-	uint64_t last_tick;
+	uint64_t last_tick, last_row;
 	struct catalog_fresh *fresh; /* a ring, once it is full: the next one replaces the oldest */
 	size_t n_fresh, fresh_capacity, next_fresh;
 	atomic_uchar size_hints[SIZE_HINTS];
@@ -134,9 +134,10 @@ static void give_entry_back(struct catalog *catalog, struct catalog_entry *entry
 }
 
 /* The blob of this entry is there from now on; a hold may have been taken under a size that was a lie. */
-static void appear(struct catalog *catalog, struct catalog_entry *entry, uint64_t size)
+static void appear(struct catalog *catalog, struct catalog_entry *entry, uint64_t size, uint64_t row)
 {
 	entry->digest.size = size;
+	entry->row = row;
 	catalog->totals.n_blobs++;
 	catalog->totals.bytes += size;
 	if (size >= BLOB_LARGE)
@@ -166,17 +167,47 @@ bool catalog_has(const struct catalog *catalog, const struct digest *digest, enu
 	return entry && entry->digest.size == digest->size && entry->kinds & 1u << kind;
 }
 
-void catalog_load(struct catalog *catalog, const struct index_blob *blob)
+/* The blob of this entry is there no more. */
+static void vanish(struct catalog *catalog, const struct catalog_entry *entry)
 {
-	struct catalog_entry *entry =
-		insert(catalog, &blob->digest); /* looking for it would take twice as long */
+	catalog->totals.n_blobs--;
+	catalog->totals.bytes -= entry->digest.size;
+}
 
-	appear(catalog, entry, blob->digest.size);
+static void clear(struct catalog *catalog, struct catalog_entry *entry)
+{
+	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
+		set_kind(catalog, entry, kind, 0);
+	entry->kinds = 0;
+	vanish(catalog, entry);
+}
+
+uint64_t catalog_load(struct catalog *catalog, const struct index_blob *blob)
+{
+	struct catalog_entry *entry = find_or_insert(catalog, &blob->digest);
+	uint64_t stale = entry->row;
+
+	if (stale)
+		clear(catalog, entry);
+	appear(catalog, entry, blob->digest.size, blob->row);
+	catalog_row_seen(catalog, blob->row);
 	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
 		if (blob->kinds & 1u << kind)
 			set_kind(catalog, entry, kind, blob->allocated[kind]);
 	entry->used = blob->used;
 	catalog_tick_seen(catalog, blob->used);
+	return stale;
+}
+
+void catalog_expect(const struct catalog *catalog, const struct digest *digest)
+{
+	map_expect(&catalog->map, digest);
+}
+
+void catalog_row_seen(struct catalog *catalog, uint64_t row)
+{
+	if (row > catalog->last_row)
+		catalog->last_row = row;
 }
 
 struct catalog_entry *catalog_put_back(struct catalog *catalog, const struct index_blob *blob)
@@ -184,7 +215,7 @@ struct catalog_entry *catalog_put_back(struct catalog *catalog, const struct ind
 	struct catalog_entry *entry = find_or_insert(catalog, &blob->digest);
 
 	if (!entry->kinds)
-		appear(catalog, entry, blob->digest.size);
+		appear(catalog, entry, blob->digest.size, blob->row);
 	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
 		if (blob->kinds & ~entry->kinds & 1u << kind)
 			set_kind(catalog, entry, kind, blob->allocated[kind]);
@@ -199,7 +230,7 @@ struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_inf
 	struct catalog_entry *entry = find_or_insert(catalog, &info->digest);
 
 	if (!entry->kinds)
-		appear(catalog, entry, info->digest.size);
+		appear(catalog, entry, info->digest.size, ++catalog->last_row);
 	if (is_new)
 		*is_new = !(entry->kinds & 1u << kind);
 	set_kind(catalog, entry, kind, info->allocated);
@@ -231,23 +262,25 @@ struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry
 	entry->stored &= entry->kinds;
 	if (entry->kinds)
 		return entry;
-	catalog->totals.n_blobs--;
-	catalog->totals.bytes -= entry->digest.size;
+	vanish(catalog, entry);
 	entry->seen = 0;
 	if (!entry->holds)
 		give_entry_back(catalog, entry);
 	return NULL;
 }
 
-void catalog_drop_other_size(struct catalog *catalog, const struct digest *digest)
+uint64_t catalog_drop_other_size(struct catalog *catalog, const struct digest *digest)
 {
 	struct catalog_entry *entry = catalog_find(catalog, digest);
+	uint64_t row;
 
 	if (!entry || entry->digest.size == digest->size)
-		return;
+		return 0;
+	row = entry->row;
 	for (unsigned kind = 0; kind < BLOB_KINDS && entry; kind++)
 		if (entry->kinds & 1u << kind)
 			entry = catalog_drop(catalog, entry, kind);
+	return row;
 }
 
 void catalog_hold(struct catalog *catalog, const struct digest *digest)
@@ -330,6 +363,7 @@ uint64_t catalog_allocated(const struct catalog_entry *entry)
 struct index_blob catalog_row(const struct catalog_entry *entry)
 {
 	return (struct index_blob){
+		.row = entry->row,
 		.digest = entry->digest,
 		.allocated = { (uint64_t)entry->allocated[BLOB_PLAIN] * BLOCK,
 			       (uint64_t)entry->allocated[BLOB_EXEC] * BLOCK },

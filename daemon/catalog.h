@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Catalog: which blobs are in the store, in memory. One entry of 64 bytes and a slot in a map for each.
+ * Catalog: which blobs are in the store, in memory. One entry of 72 bytes and a slot in a map for each.
  *
  * The loop owns it. At start the index's lane fills it before anybody else knows of it. The catalog says what
  * was there when last looked; the disk has the last word, and linking looks at the inode itself.
@@ -23,7 +23,7 @@ struct catalog;
 
 struct catalog_entry {
 	struct digest digest;
-	uint64_t used;                  /* as in struct index_blob */
+	uint64_t row, used;             /* as in struct index_blob */
 	uint32_t allocated[BLOB_KINDS]; /* 512-byte blocks on disk, by kind */
 	uint32_t holds; /* read only, as is the rest but `used`; sticks at UINT32_MAX: held for good */
 	uint8_t kinds;  /* bit 1 << enum blob_kind for each that is there */
@@ -45,8 +45,18 @@ bool catalog_has(const struct catalog *catalog, const struct digest *digest, enu
 /* Forget all blobs, before anybody holds one; make room for so many. */
 void catalog_begin(struct catalog *catalog, uint64_t n_blobs);
 
-/* Take in what the index had: each hash once, before anybody holds it. */
-void catalog_load(struct catalog *catalog, const struct index_blob *blob);
+/**
+ * Take in what the index had, before anybody holds it.
+ *
+ * Return: 0, or the row with the same hash that came before: it counts no more, and is to be dropped.
+ */
+uint64_t catalog_load(struct catalog *catalog, const struct index_blob *blob);
+
+/* A hint that this one is to be taken in, after a dozen others: map_expect(). */
+void catalog_expect(const struct catalog *catalog, const struct digest *digest);
+
+/* A row that the index has: those given from now on are others. */
+void catalog_row_seen(struct catalog *catalog, uint64_t row);
 
 /* Take in a blob that was dropped and is there all the same, as it was; others may hold it by now. Its kinds
  * that are noted meanwhile stay as they are. Return: the entry. */
@@ -69,8 +79,12 @@ bool catalog_was_stored(const struct catalog_entry *entry, enum blob_kind kind);
 /* Note that a kind is gone; the entry goes with its last kind (the return is NULL then). */
 struct catalog_entry *catalog_drop(struct catalog *catalog, struct catalog_entry *entry, enum blob_kind kind);
 
-/* Note that all kinds are gone that are there with another size than this one, which was hashed. */
-void catalog_drop_other_size(struct catalog *catalog, const struct digest *digest);
+/**
+ * Note that all kinds are gone that are there with another size than this one, which was hashed.
+ *
+ * Return: 0, or the row of what was there, which is to be dropped.
+ */
+uint64_t catalog_drop_other_size(struct catalog *catalog, const struct digest *digest);
 
 /* Keep a blob from eviction, there or not. The empty blob needs no hold: it is passed over, here and below.
  */

@@ -95,8 +95,8 @@ static enum job_next batch_run(struct job *job)
 /* ---- on the loop ---- */
 
 /*
- * What was not unlinked comes into the catalog again, as it was, but for what others noted meanwhile: whose
- * row lacks these kinds. One that lost a kind has another row, too.
+ * What was not unlinked comes into the catalog again, as it was, but for what others noted meanwhile: then
+ * theirs is the row, and lacks these kinds. One that lost a kind has to be written, too.
  */
 static void restore(struct catalog *catalog, const struct condemned *blob, struct index_batch *rows)
 {
@@ -105,11 +105,13 @@ static void restore(struct catalog *catalog, const struct condemned *blob, struc
 
 	row.kinds = blob->kinds;
 	row = catalog_row(catalog_put_back(catalog, &row));
+	if (row.row != blob->row.row)
+		index_batch_drop_blob(rows, blob->row.row);
 	if (!is_as_before)
 		index_batch_put_blob(rows, &row);
 }
 
-/* A row goes with its files; but if the blob was stored again meanwhile, there is a new row. */
+/* A row goes with its files; if the blob was stored again meanwhile, it has another. */
 static void settle(struct evict *evict, struct condemned *blob, struct index_batch *rows)
 {
 	const struct index_blob *row = &blob->row;
@@ -122,8 +124,7 @@ static void settle(struct evict *evict, struct condemned *blob, struct index_bat
 		restore(evict->parts.catalog, blob, rows);
 		return;
 	}
-	if (!catalog_find(evict->parts.catalog, &row->digest))
-		index_batch_drop_blob(rows, &row->digest);
+	index_batch_drop_blob(rows, row->row);
 	evict->freed += blob->freed;
 	evict->sums.n_blobs++;
 	evict->sums.bytes += allocated_of(row);

@@ -120,10 +120,12 @@ static void note_landed(const struct flight *flight)
 {
 	const struct flights_parts *parts = &flight->flights->parts;
 	struct index_batch *batch = index_batch_new();
+	uint64_t stale = catalog_drop_other_size(parts->catalog, &flight->info.digest);
 	struct catalog_entry *entry;
 	struct index_blob row;
 
-	catalog_drop_other_size(parts->catalog, &flight->info.digest);
+	if (stale)
+		index_batch_drop_blob(batch, stale);
 	entry = catalog_add(parts->catalog, &flight->info, flight->kind, NULL);
 	row = catalog_row(entry);
 	index_batch_put_blob(batch, &row);
@@ -151,17 +153,19 @@ static void note_lost(const struct flight *flight)
 	const struct flights_parts *parts = &flight->flights->parts;
 	struct catalog_entry *entry = catalog_find(parts->catalog, &flight->digest);
 	struct index_batch *batch;
+	uint64_t row;
 
 	if (!entry || !(entry->kinds & 1u << flight->kind) || entry->digest.size != flight->digest.size)
 		return;
+	row = entry->row;
 	batch = index_batch_new();
 	entry = catalog_drop(parts->catalog, entry, flight->kind);
 	if (entry) {
-		struct index_blob row = catalog_row(entry);
+		struct index_blob left = catalog_row(entry);
 
-		index_batch_put_blob(batch, &row);
+		index_batch_put_blob(batch, &left);
 	} else {
-		index_batch_drop_blob(batch, &flight->digest);
+		index_batch_drop_blob(batch, row);
 	}
 	index_submit(parts->index, batch, NULL, NULL);
 }

@@ -164,9 +164,9 @@ void index_batch_put_blob(struct index_batch *batch, const struct index_blob *bl
 	batch->n_puts++;
 }
 
-void index_batch_drop_blob(struct index_batch *batch, const struct digest *digest)
+void index_batch_drop_blob(struct index_batch *batch, uint64_t row)
 {
-	add(batch, INDEX_DROP_BLOB)->blob.digest = *digest;
+	add(batch, INDEX_DROP_BLOB)->blob.row = row;
 }
 
 void index_batch_put_tree(struct index_batch *batch, const struct index_tree *tree)
@@ -192,11 +192,11 @@ void index_batch_drop_tag(struct index_batch *batch, const char *name)
 	add(batch, INDEX_DROP_TAG)->tag.name = xstrdup(name);
 }
 
-void index_batch_touch_blob(struct index_batch *batch, const struct digest *digest, uint64_t used)
+void index_batch_touch_blob(struct index_batch *batch, uint64_t row, uint64_t used)
 {
 	struct index_blob *blob = &add(batch, INDEX_TOUCH_BLOB)->blob;
 
-	blob->digest = *digest;
+	blob->row = row;
 	blob->used = used;
 }
 
@@ -461,14 +461,14 @@ static void on_use_timer(evutil_socket_t fd, short what, void *arg)
 	submit_uses(arg);
 }
 
-void index_use_blob(struct index *index, const struct digest *digest, uint64_t used)
+void index_use_blob(struct index *index, uint64_t row, uint64_t used)
 {
 	if (!index->uses) {
 		index->uses = index_batch_new();
 		(void)evtimer_add(index->use_timer, &use_interval);
 	}
 	if (index_batch_size(index->uses) < USES_MAX)
-		index_batch_touch_blob(index->uses, digest, used);
+		index_batch_touch_blob(index->uses, row, used);
 }
 
 /* ---- the whole ---- */

@@ -28,7 +28,15 @@ struct index_batch;
 
 enum { INDEX_VERSION = 1 }; /* of the store: PRAGMA user_version; a newer one is refused, untouched */
 
+#define INDEX_ROW_MAX (UINT64_MAX / 4)
+
 struct index_blob {
+	/*
+	 * Which row it is, 1 to INDEX_ROW_MAX: given when the blob comes into the store, ascending, and never
+	 * again. So what came together lies together, and a transaction of new blobs is a few pages at the
+	 * table's end; keyed by hash, each of them would be a page of its own.
+	 */
+	uint64_t row;
 	struct digest digest;
 	uint64_t allocated[2]; /* bytes on disk, by enum blob_kind; 0 where that kind is absent and for empty
 				  files */
@@ -77,7 +85,11 @@ struct index_loaded {
 struct index_sink {
 	/* Before the first row. Comes once more when what was read is void: to be forgotten. */
 	void (*begin)(void *ctx, const struct index_loaded *loaded);
-	bool (*blob)(void *ctx, const struct index_blob *blob); /* ascending by hash */
+	/*
+	 * Ascending by row. A hash may come twice where the daemon was killed between putting its new row and
+	 * dropping the old one: what comes last is right.
+	 */
+	bool (*blob)(void *ctx, const struct index_blob *blob);
 	bool (*tree)(void *ctx, const struct index_tree *tree); /* ascending by hash */
 	bool (*tag)(void *ctx, const struct index_tag *tag);    /* in no order */
 	void *ctx;
@@ -118,13 +130,13 @@ void index_batch_free(struct index_batch *batch);
 
 /* Insert or replace. Values are copied. */
 void index_batch_put_blob(struct index_batch *batch, const struct index_blob *blob);
-void index_batch_drop_blob(struct index_batch *batch, const struct digest *digest);
+void index_batch_drop_blob(struct index_batch *batch, uint64_t row);
 void index_batch_put_tree(struct index_batch *batch, const struct index_tree *tree);
 void index_batch_drop_tree(struct index_batch *batch, const struct digest *digest);
 void index_batch_put_tag(struct index_batch *batch, const struct index_tag *tag);
 void index_batch_drop_tag(struct index_batch *batch, const char *name);
 /* Only times of use and hits of rows that are there; a row that is gone stays gone. */
-void index_batch_touch_blob(struct index_batch *batch, const struct digest *digest, uint64_t used);
+void index_batch_touch_blob(struct index_batch *batch, uint64_t row, uint64_t used);
 void index_batch_touch_tree(struct index_batch *batch, const struct digest *digest, uint64_t used,
 			    uint64_t hits);
 
@@ -149,7 +161,7 @@ void index_submit(struct index *index, struct index_batch *batch,
  * Note that a blob that has its row was used. Goes to the index with others, 250 ms later, and with no more
  * than the lane takes without a delay for others: of thousands in that time the last are not written.
  */
-void index_use_blob(struct index *index, const struct digest *digest, uint64_t used);
+void index_use_blob(struct index *index, uint64_t row, uint64_t used);
 
 /* How many batches could not be committed so far: a mark for index_barrier(). */
 uint64_t index_mark(const struct index *index);

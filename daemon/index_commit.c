@@ -10,9 +10,9 @@
 enum { CHECKPOINT_PAGES = 1000 };
 
 static const char *const changes[INDEX_OPS] = {
-	[INDEX_PUT_BLOB] = "INSERT OR REPLACE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-	[INDEX_DROP_BLOB] = "DELETE FROM blobs WHERE hash = ?1",
-	[INDEX_TOUCH_BLOB] = "UPDATE blobs SET used = ?2 WHERE hash = ?1",
+	[INDEX_PUT_BLOB] = "INSERT OR REPLACE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+	[INDEX_DROP_BLOB] = "DELETE FROM blobs WHERE row = ?1",
+	[INDEX_TOUCH_BLOB] = "UPDATE blobs SET used = ?2 WHERE row = ?1",
 	[INDEX_PUT_TREE] = "INSERT OR REPLACE INTO trees VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
 	[INDEX_DROP_TREE] = "DELETE FROM trees WHERE hash = ?1",
 	[INDEX_TOUCH_TREE] = "UPDATE trees SET used = ?2, hits = ?3 WHERE hash = ?1",
@@ -55,12 +55,13 @@ static void bind_text(sqlite3_stmt *statement, int column, const char *text)
 
 static void bind_blob(sqlite3_stmt *statement, const struct index_blob *blob)
 {
-	bind_hash(statement, 1, &blob->digest);
-	bind_number(statement, 2, blob->digest.size);
-	bind_number(statement, 3, blob->kinds);
-	bind_number(statement, 4, blob->allocated[0]);
-	bind_number(statement, 5, blob->allocated[1]);
-	bind_number(statement, 6, blob->used);
+	bind_number(statement, 1, blob->row);
+	bind_hash(statement, 2, &blob->digest);
+	bind_number(statement, 3, blob->digest.size);
+	bind_number(statement, 4, blob->kinds);
+	bind_number(statement, 5, blob->allocated[0]);
+	bind_number(statement, 6, blob->allocated[1]);
+	bind_number(statement, 7, blob->used);
 }
 
 static void bind_tree(sqlite3_stmt *statement, const struct index_tree *tree)
@@ -85,7 +86,7 @@ static void bind_change(struct index_db *db, sqlite3_stmt *statement, const stru
 		bind_number(statement, 2, change->blob.used);
 		__attribute__((fallthrough));
 	case INDEX_DROP_BLOB:
-		bind_hash(statement, 1, &change->blob.digest);
+		bind_number(statement, 1, change->blob.row);
 		break;
 	case INDEX_PUT_TREE:
 		bind_tree(statement, &change->tree);

@@ -16,12 +16,12 @@ enum {
 	APPLICATION_ID = 0x64697263, /* "dirc", for file(1) */
 	ASIDE_MAX = 9,               /* damaged indexes that are kept; the last of them makes way */
 	FORMAT_MAX = 2,              /* of the file, at 18 and 19: 1 without, 2 with a WAL */
-	BLOBS_A_PAGE = 60,           /* rows in 4 KiB, when there is little else in the database */
+	BLOBS_A_PAGE = 70,           /* rows in 4 KiB, when there is little else in the database */
 };
 
 /*
- * Tables are keyed by hash and hold nothing else (WITHOUT ROWID): a million blobs take 62 MB and are read in
- * key order as they lie.
+ * Blobs are keyed by a number that ascends as they come (index.h), and nothing looks for them here by their
+ * hash. The other tables are keyed by hash or name and hold nothing else (WITHOUT ROWID).
  *
  * In meta are: `clean`, was the last stop clean; `boot`, the boot of the machine since which files and rows
  * were last brought together: there is none as long as that was never done; `synced`, what was used before
@@ -30,13 +30,14 @@ enum {
 static const char schema[] =
 	"CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;"
 	"CREATE TABLE blobs ("
-	"	hash BLOB PRIMARY KEY CHECK (length(hash) = 32),"
+	"	row INTEGER PRIMARY KEY,"
+	"	hash BLOB NOT NULL CHECK (length(hash) = 32),"
 	"	size INTEGER NOT NULL CHECK (size >= 0),"
 	"	kinds INTEGER NOT NULL CHECK (kinds BETWEEN 1 AND 3)," /* 1: plain, 2: executable */
 	"	plain_allocated INTEGER NOT NULL,"
 	"	exec_allocated INTEGER NOT NULL,"
 	"	used INTEGER NOT NULL"
-	") WITHOUT ROWID;"
+	");"
 	"CREATE TABLE trees ("
 	"	hash BLOB PRIMARY KEY CHECK (length(hash) = 32),"
 	"	size INTEGER NOT NULL CHECK (size >= 0),"
@@ -228,9 +229,9 @@ static int create(struct index_db *db, struct err *err)
 }
 
 /*
- * Keys are random, so nearly every row that changes is a page of the WAL (4 KiB). A cache that holds a
- * transaction's pages makes commits much faster; it costs 8 MB. Checkpoints are made by index_commit.c, since
- * on a full disk they need help.
+ * Rows that are used again or go may be a page of the WAL each (4 KiB). A cache that holds a transaction's
+ * pages makes commits much faster; it costs 8 MB. Checkpoints are made by index_commit.c, since on a full
+ * disk they need help.
  */
 static const char settings[] = "PRAGMA journal_mode = WAL;"
 			       "PRAGMA synchronous = FULL;"

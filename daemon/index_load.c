@@ -7,7 +7,7 @@
 /* A row is read from left to right; what cannot have been written by us is remembered. */
 struct row {
 	sqlite3_stmt *statement;
-	const uint8_t *after; /* its hash must come after this one: tables are keyed by it */
+	const uint8_t *after; /* its hash must come after this one, where the table is keyed by it */
 	bool is_bad;
 };
 
@@ -43,10 +43,11 @@ static bool load_blob(struct row *row, struct digest *last, const struct index_s
 		.kinds = (uint8_t)number(row, 2, 3),
 		.allocated = { number(row, 3, allocated_max), number(row, 4, allocated_max) },
 		.used = number(row, 5, INT64_MAX),
+		.row = number(row, 6, INDEX_ROW_MAX),
 	};
 
-	*last = blob.digest;
-	return !row->is_bad && blob.kinds && sink->blob(sink->ctx, &blob);
+	(void)last; /* blobs are keyed by row */
+	return !row->is_bad && blob.row && blob.kinds && sink->blob(sink->ctx, &blob);
 }
 
 static bool load_tree(struct row *row, struct digest *last, const struct index_sink *sink)
@@ -84,8 +85,9 @@ struct table {
 };
 
 static const struct table tables[] = {
-	{ "blobs", "SELECT hash, size, kinds, plain_allocated, exec_allocated, used FROM blobs ORDER BY hash",
-	  load_blob, true },
+	{ "blobs",
+	  "SELECT hash, size, kinds, plain_allocated, exec_allocated, used, row FROM blobs ORDER BY row",
+	  load_blob, false },
 	{ "trees",
 	  "SELECT hash, size, files, directories, symlinks, bytes, used, hits FROM trees ORDER BY hash",
 	  load_tree, true },

@@ -130,7 +130,7 @@ uint64_t put_note_blob(struct put *put, const struct blob_info *info, enum blob_
 	put->n_new += is_new;
 	put->new_bytes += is_new ? info->digest.size : 0;
 	if (!is_new && !unknown) {
-		index_use_blob(put->cache->index, &row.digest, row.used);
+		index_use_blob(put->cache->index, row.row, row.used);
 		return 0;
 	}
 	index_batch_put_blob(put->batch, &row);

@@ -2,6 +2,7 @@
 #include "daemon/recover.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/alloc.h"
@@ -66,10 +67,21 @@ static enum blob_kind kind_of(const struct recovery *recovery)
 
 /* ---- on a worker ---- */
 
+static int by_hash(const void *a, const void *b)
+{
+	const struct index_blob *x = a, *y = b;
+
+	return memcmp(x->digest.hash, y->digest.hash, DIGEST_HASH_SIZE);
+}
+
+/* The first job: also sort what is looked for later. */
 static void sweep_litter(struct recovery *recovery)
 {
 	struct err err = { 0 };
 
+	if (recovery->suspects.n)
+		qsort(recovery->suspects.rows, recovery->suspects.n, sizeof(*recovery->suspects.rows),
+		      by_hash);
 	recovery->r = staging_sweep(recovery->parts.staging, &recovery->n_deleted, &recovery->err);
 	if (blob_store_clean(recovery->parts.store, &err) < 0 && recovery->r == 0) {
 		recovery->r = -1;
@@ -178,13 +190,6 @@ static void submit_rows(struct recovery *recovery)
 
 /* ---- drop ---- */
 
-static int by_hash(const void *a, const void *b)
-{
-	const struct index_blob *x = a, *y = b;
-
-	return memcmp(x->digest.hash, y->digest.hash, DIGEST_HASH_SIZE);
-}
-
 static const struct index_blob *find_suspect(const struct recovery *recovery, const struct digest *digest)
 {
 	const struct suspects *suspects = &recovery->suspects;
@@ -209,12 +214,11 @@ static bool drop_suspects_step(struct slice *slice)
 	const struct suspects *suspects = &recovery->suspects;
 
 	for (unsigned i = 0; i < STEP && recovery->next < suspects->n; i++) {
-		const struct digest *digest = &suspects->rows[recovery->next++].digest;
+		const struct index_blob *suspect = &suspects->rows[recovery->next++];
 
-		if (catalog_find(recovery->parts.catalog, digest))
-			continue;
-		index_batch_drop_blob(recovery->rows, digest);
-		recovery->n_dropped++;
+		/* What turned out to be right has a row of its own by now. */
+		index_batch_drop_blob(recovery->rows, suspect->row);
+		recovery->n_dropped += !catalog_find(recovery->parts.catalog, &suspect->digest);
 	}
 	submit_rows(recovery);
 	if (recovery->next < suspects->n && !recovery->stop)
@@ -229,7 +233,7 @@ static bool drop_suspects_step(struct slice *slice)
 /* Return: is the entry gone? Another may have moved to its place. */
 static bool drop_unseen(struct recovery *recovery, struct catalog_entry *entry)
 {
-	struct digest digest = entry->digest;
+	uint64_t row = entry->row;
 
 	for (unsigned kind = 0; kind < BLOB_KINDS && entry; kind++) {
 		if (!(entry->kinds & ~entry->seen & 1u << kind))
@@ -240,7 +244,7 @@ static bool drop_unseen(struct recovery *recovery, struct catalog_entry *entry)
 	if (entry)
 		put_row(recovery, entry);
 	else
-		index_batch_drop_blob(recovery->rows, &digest);
+		index_batch_drop_blob(recovery->rows, row);
 	return !entry;
 }
 
@@ -270,10 +274,12 @@ static bool drop_step(struct slice *slice)
 static void take_in(struct recovery *recovery, const struct doubt *doubt)
 {
 	const struct index_blob *suspect = find_suspect(recovery, &doubt->info.digest);
+	uint64_t stale = catalog_drop_other_size(recovery->parts.catalog, &doubt->info.digest);
 	struct catalog_entry *entry;
 	bool is_first;
 
-	catalog_drop_other_size(recovery->parts.catalog, &doubt->info.digest);
+	if (stale)
+		index_batch_drop_blob(recovery->rows, stale);
 	is_first = !catalog_find(recovery->parts.catalog, &doubt->info.digest);
 	entry = catalog_add(recovery->parts.catalog, &doubt->info, doubt->kind, NULL);
 	if (is_first && suspect)

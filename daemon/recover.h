@@ -50,7 +50,7 @@ struct recovery_parts { /* all borrowed for good */
 
 /* Rows that were not taken into the catalog. */
 struct suspects {
-	struct index_blob *rows; /* ascending by hash */
+	struct index_blob *rows;
 	size_t n, capacity;
 };
 

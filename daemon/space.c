@@ -13,10 +13,10 @@ enum {
 	HIGH_PERCENT = 95,
 	LOW_PERCENT = 90,
 	/*
-	 * A new folder or a block more for one; a page of the index for the row, and its like in the WAL with
-	 * one above it. Seldom all of them, but a cap that is small is passed by what is not foreseen.
+	 * A block more for a folder, and what the row takes of index and WAL. Seldom as much, but a cap that
+	 * is small is passed by what is not foreseen.
 	 */
-	BLOB_OVERHEAD = 4 * 4096,
+	BLOB_OVERHEAD = 2 * 4096,
 };
 
 struct space {

@@ -53,7 +53,7 @@ void uses_note(struct uses *uses, const struct digest *digest)
 		uses->batch = index_batch_new();
 		(void)evtimer_add(uses->timer, &flush_interval);
 	}
-	index_batch_touch_blob(uses->batch, digest, entry->used);
+	index_batch_touch_blob(uses->batch, entry->row, entry->used);
 }
 
 void uses_flush(struct uses *uses)

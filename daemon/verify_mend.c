@@ -5,11 +5,14 @@
 
 enum { BLOCK = 512 }; /* the unit of st_blocks: stat(2) */
 
-static void put_row(struct verify *verify, const struct catalog_entry *entry)
+/* @stale: the row that it replaces, or 0 */
+static void put_row(struct verify *verify, const struct catalog_entry *entry, uint64_t stale)
 {
 	struct index_batch *batch = index_batch_new();
 	struct index_blob row = catalog_row(entry);
 
+	if (stale)
+		index_batch_drop_blob(batch, stale);
 	index_batch_put_blob(batch, &row);
 	index_submit(verify->cache->index, batch, NULL, NULL);
 }
@@ -24,7 +27,7 @@ void verify_note_allocated(struct verify *verify, const struct blob_exam *exam)
 	const struct catalog_entry *entry = catalog_correct(verify->cache->catalog, &now);
 
 	if (entry)
-		put_row(verify, entry);
+		put_row(verify, entry, 0);
 }
 
 /* Its bytes have another size than the index says: so have those of its other kind. */
@@ -35,16 +38,17 @@ static void note_size(struct verify *verify, const struct blob_exam *exam)
 	struct catalog_entry *entry = catalog_find(catalog, &exam->digest);
 	const struct index_blob row = catalog_row(entry);
 	struct blob_info info = { .digest = exam->digest };
+	uint64_t stale;
 
 	info.digest.size = right.size;
-	catalog_drop_other_size(catalog, &info.digest);
+	stale = catalog_drop_other_size(catalog, &info.digest);
 	for (unsigned kind = 0; kind < BLOB_KINDS; kind++) {
 		info.allocated = row.allocated[kind];
 		if (row.kinds & 1u << kind)
 			entry = catalog_add(catalog, &info, kind, NULL);
 	}
 	entry->used = row.used;
-	put_row(verify, entry);
+	put_row(verify, entry, stale);
 	verify_note_allocated(verify, exam);
 }
 

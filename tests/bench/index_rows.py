@@ -18,6 +18,6 @@ def fill(path, n):
     connection = sqlite3.connect(path)
     with connection:
         connection.executemany("INSERT INTO blobs (hash, size, kinds, plain_allocated, exec_allocated, used)"
-                               " VALUES (?, ?, ?, ?, ?, ?)", sorted(blob(number) for number in range(n)))
+                               " VALUES (?, ?, ?, ?, ?, ?)", (blob(number) for number in range(n)))
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()

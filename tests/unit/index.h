@@ -129,6 +129,7 @@ static inline struct digest digest_of(uint64_t n)
 static inline struct index_blob blob_of(uint64_t n)
 {
 	struct index_blob blob = {
+		.row = n + 1,
 		.digest = digest_of(n),
 		.allocated = { n * 4096, n * 8192 },
 		.kinds = (uint8_t)(1 + n % 3),

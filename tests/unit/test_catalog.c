@@ -71,19 +71,75 @@ END_TEST
 START_TEST(what_the_index_had_comes_back_as_the_same_row)
 {
 	AUTO(catalog) catalog = catalog_new();
-	struct index_blob in = {
-		.digest = info_of(1, 10, 0).digest, .allocated = { 512, 4096 }, .kinds = 3, .used = 77
-	};
+	struct index_blob in = { .row = 5,
+				 .digest = info_of(1, 10, 0).digest,
+				 .allocated = { 512, 4096 },
+				 .kinds = 3,
+				 .used = 77 };
 	struct index_blob back;
 
-	catalog_load(catalog, &in);
+	ck_assert_uint_eq(catalog_load(catalog, &in), 0);
 	back = catalog_row(catalog_find(catalog, &in.digest));
+	ck_assert_uint_eq(back.row, 5);
 	ck_assert(digest_equal(&back.digest, &in.digest));
 	ck_assert_uint_eq(back.allocated[BLOB_PLAIN], 512);
 	ck_assert_uint_eq(back.allocated[BLOB_EXEC], 4096);
 	ck_assert_uint_eq(back.kinds, 3);
 	ck_assert_uint_eq(back.used, 77);
 	ck_assert_uint_eq(catalog_find(catalog, &in.digest)->seen, 0);
+}
+END_TEST
+
+START_TEST(of_two_rows_with_one_hash_the_later_counts)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct index_blob old = { .row = 5,
+				  .digest = info_of(1, 10, 0).digest,
+				  .allocated = { 512, 4096 },
+				  .kinds = 3,
+				  .used = 77 };
+	struct index_blob new = {
+		.row = 9, .digest = info_of(1, 11, 0).digest, .allocated = { 1024 }, .kinds = 1, .used = 66
+	};
+	struct catalog_totals totals;
+	struct index_blob back;
+
+	ck_assert_uint_eq(catalog_load(catalog, &old), 0);
+	ck_assert_uint_eq(catalog_load(catalog, &new), 5);
+	back = catalog_row(catalog_find(catalog, &new.digest));
+	ck_assert_uint_eq(back.row, 9);
+	ck_assert_uint_eq(back.kinds, 1);
+	ck_assert_uint_eq(back.used, 66);
+	totals = catalog_totals(catalog);
+	ck_assert_uint_eq(totals.n_blobs, 1);
+	ck_assert_uint_eq(totals.bytes, 11);
+	ck_assert_uint_eq(totals.allocated, 1024);
+}
+END_TEST
+
+START_TEST(a_row_belongs_to_a_blob_from_its_first_kind_to_its_last)
+{
+	AUTO(catalog) catalog = catalog_new();
+	struct blob_info info = info_of(1, 10, 0), larger = info_of(1, 11, 0);
+	struct catalog_entry *entry;
+	uint64_t first;
+
+	catalog_row_seen(catalog, 7);
+	catalog_hold(catalog, &info.digest); /* the entry outlives the blob */
+	entry = catalog_add(catalog, &info, BLOB_PLAIN, NULL);
+	first = entry->row;
+	ck_assert_uint_gt(first, 7);
+	ck_assert_uint_eq(catalog_add(catalog, &info, BLOB_EXEC, NULL)->row, first);
+	entry = catalog_drop(catalog, entry, BLOB_PLAIN);
+	ck_assert_uint_eq(entry->row, first);
+	ck_assert_ptr_null(catalog_drop(catalog, entry, BLOB_EXEC));
+	entry = catalog_add(catalog, &info, BLOB_PLAIN, NULL);
+	ck_assert_uint_gt(entry->row, first);
+	first = entry->row;
+	ck_assert_uint_eq(catalog_drop_other_size(catalog, &info.digest), 0);
+	ck_assert_uint_eq(catalog_drop_other_size(catalog, &larger.digest), first);
+	ck_assert_ptr_null(catalog_find(catalog, &info.digest));
+	catalog_release(catalog, &info.digest, 0);
 }
 END_TEST
 
@@ -151,9 +207,9 @@ START_TEST(a_walk_meets_every_entry_once_and_dropped_entries_are_used_again)
 }
 END_TEST
 
-START_TEST(an_entry_takes_64_bytes)
+START_TEST(an_entry_takes_72_bytes)
 {
-	ck_assert_uint_eq(sizeof(struct catalog_entry), 64);
+	ck_assert_uint_eq(sizeof(struct catalog_entry), 72);
 }
 END_TEST
 
@@ -297,9 +353,10 @@ END_TEST
 
 UNIT_MAIN("catalog", a_blob_is_there_by_kind_and_size, an_entry_goes_with_its_last_kind,
 	  totals_follow_every_change, what_the_index_had_comes_back_as_the_same_row,
+	  of_two_rows_with_one_hash_the_later_counts, a_row_belongs_to_a_blob_from_its_first_kind_to_its_last,
 	  times_of_use_ascend_whatever_was_loaded_and_whatever_the_clock_does,
 	  a_large_size_is_known_once_it_was_stored,
-	  a_walk_meets_every_entry_once_and_dropped_entries_are_used_again, an_entry_takes_64_bytes,
+	  a_walk_meets_every_entry_once_and_dropped_entries_are_used_again, an_entry_takes_72_bytes,
 	  a_hold_on_what_is_not_there_is_seen_by_nobody,
 	  holds_outlive_the_blob_and_meet_it_when_it_comes_back,
 	  the_last_release_of_what_is_not_there_leaves_nothing,

@@ -24,6 +24,25 @@ static void run_sql(const char *sql)
 	ck_assert_int_eq(sqlite3_close(db), SQLITE_OK);
 }
 
+/* The store is closed: it has a row for each blob, each hash once. */
+static void ck_n_rows(int n)
+{
+	sqlite3_stmt *statement;
+	char path[96];
+	sqlite3 *db;
+
+	(void)snprintf(path, sizeof(path), "%s/index.sqlite", store_path);
+	ck_assert_int_eq(sqlite3_open(path, &db), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_prepare_v2(db, "SELECT count(*), count(DISTINCT hash) FROM blobs", -1,
+					    &statement, NULL),
+			 SQLITE_OK);
+	ck_assert_int_eq(sqlite3_step(statement), SQLITE_ROW);
+	ck_assert_int_eq(sqlite3_column_int(statement, 0), n);
+	ck_assert_int_eq(sqlite3_column_int(statement, 1), n);
+	ck_assert_int_eq(sqlite3_finalize(statement), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_close(db), SQLITE_OK);
+}
+
 /* Killed, and the machine was started again since: as the index sees it. */
 static void close_as_if_crashed(void)
 {
@@ -121,6 +140,7 @@ START_TEST(after_a_crash_only_what_was_not_synced_is_hashed)
 	ck_assert(!blob_store_in_doubt(cache.store));
 	ck_assert_uint_eq(catalog_totals(cache.catalog).n_blobs, 3);
 	stop_cache();
+	ck_n_rows(3); /* what was in doubt has a new one */
 }
 END_TEST
 
@@ -257,6 +277,7 @@ START_TEST(a_suspect_keeps_its_place_in_the_order_of_use)
 			  catalog_find(cache.catalog, &second)->used);
 	ck_assert_uint_lt(catalog_find(cache.catalog, &second)->used, catalog_tick(cache.catalog));
 	stop_cache();
+	ck_n_rows(2);
 }
 END_TEST
 
@@ -352,6 +373,7 @@ START_TEST(a_row_that_disagrees_with_its_file_is_settled_by_its_bytes)
 	restart_cache();
 	ck_assert(catalog_has(cache.catalog, &larger, BLOB_PLAIN));
 	stop_cache();
+	ck_n_rows(3);
 }
 END_TEST
 
@@ -383,6 +405,33 @@ START_TEST(a_wrong_size_in_a_row_is_settled_when_it_is_met)
 	restart_cache();
 	ck_assert(catalog_has(cache.catalog, &file, BLOB_PLAIN));
 	stop_cache();
+	ck_n_rows(3); /* and two Directories */
+}
+END_TEST
+
+/* A kill after the new row of a blob that was evicted and stored again, and before the old one went. */
+START_TEST(of_two_rows_with_one_hash_the_later_counts_and_the_other_goes)
+{
+	const struct catalog_entry *entry;
+	struct digest digest;
+
+	start_cache();
+	digest = put_text("stored twice", BLOB_PLAIN);
+	close_as_if_killed();
+	run_sql("INSERT INTO blobs SELECT 100, hash, size, 3, plain_allocated, 8192, used + 1 FROM blobs;"
+		"INSERT INTO blobs SELECT 50, hash, size, 2, 0, 8192, used + 2 FROM blobs WHERE row = 100");
+	start_without_recovery();
+	entry = catalog_find(cache.catalog, &digest);
+	ck_assert_uint_eq(entry->row, 100);
+	ck_assert_uint_eq(entry->kinds, 3);
+	ck_assert_uint_eq(catalog_totals(cache.catalog).n_blobs, 1);
+	stop_cache();
+	ck_n_rows(1);
+	start_cache();
+	ck_assert(catalog_has(cache.catalog, &digest, BLOB_PLAIN));
+	ck_assert(!catalog_has(cache.catalog, &digest, BLOB_EXEC)); /* there is no such file */
+	stop_cache();
+	ck_n_rows(1);
 }
 END_TEST
 
@@ -406,4 +455,6 @@ UNIT_MAIN("doubt", after_a_crash_only_what_was_not_synced_is_hashed, a_kill_alon
 	  a_kind_is_made_again_from_the_other_that_is_right, a_suspect_keeps_its_place_in_the_order_of_use,
 	  a_lost_index_is_rebuilt_from_files_and_tags, a_lost_index_keeps_nothing_waiting,
 	  a_row_that_disagrees_with_its_file_is_settled_by_its_bytes,
-	  a_wrong_size_in_a_row_is_settled_when_it_is_met, a_new_store_is_clean_from_its_beginning)
+	  a_wrong_size_in_a_row_is_settled_when_it_is_met,
+	  of_two_rows_with_one_hash_the_later_counts_and_the_other_goes,
+	  a_new_store_is_clean_from_its_beginning)

@@ -92,7 +92,7 @@ static struct index_batch *batch_of(uint64_t first, size_t n, bool drop)
 		struct index_blob blob = blob_of(i);
 
 		if (drop)
-			index_batch_drop_blob(batch, &blob.digest);
+			index_batch_drop_blob(batch, blob.row);
 		else
 			index_batch_put_blob(batch, &blob);
 	}
