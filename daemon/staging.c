@@ -19,8 +19,9 @@
 #include "daemon/identity.h"
 #include "daemon/rmtree.h"
 
-#define PREFIX ".dircache-"
-#define HEAD   "dircache-staging 3\n"
+#define PREFIX   ".dircache-"
+#define HEAD     "dircache-staging 3\n"
+#define OLD_HEAD "dircache-staging 2\n"
 
 /* A hidden name: the prefix, whose process, which slot, and what nobody can guess. */
 enum {
@@ -51,6 +52,7 @@ struct staging {
 
 /* What a record says. */
 struct record {
+	bool is_old; /* of a daemon that acted for nobody: it has neither group nor groups */
 	unsigned uid, gid;
 	size_t n_groups;
 	gid_t groups[GROUPS_MAX];
@@ -272,15 +274,18 @@ static const char *parse_id(const char *text, unsigned *id, bool *is_last)
 	return end + 1;
 }
 
-/* UID GID GROUP... Return: the next line, or NULL. */
+/* UID GID GROUP..., of an old one UID. Return: the next line, or NULL. */
 static const char *parse_owner(const char *text, struct record *record)
 {
 	bool is_last = true;
 
+	record->gid = 0;
 	record->n_groups = 0;
 	text = parse_id(text, &record->uid, &is_last);
-	if (!text || is_last)
+	if (!text || is_last != record->is_old)
 		return NULL;
+	if (record->is_old)
+		return text;
 	text = parse_id(text, &record->gid, &is_last);
 	while (text && !is_last && record->n_groups < GROUPS_MAX)
 		text = parse_id(text, &record->groups[record->n_groups++], &is_last);
@@ -292,7 +297,9 @@ static int parse(const char *text, struct record *record)
 {
 	int end = 0, n;
 
-	if (strncmp(text, HEAD, sizeof(HEAD) - 1) != 0)
+	_Static_assert(sizeof(OLD_HEAD) == sizeof(HEAD), "either is passed over");
+	record->is_old = strncmp(text, OLD_HEAD, sizeof(OLD_HEAD) - 1) == 0;
+	if (!record->is_old && strncmp(text, HEAD, sizeof(HEAD) - 1) != 0)
 		return -EINVAL;
 	text = parse_owner(text + sizeof(HEAD) - 1, record);
 	if (!text ||
@@ -329,7 +336,7 @@ static int sweep_as_owner(const struct record *record, struct err *err)
 	struct identity *client = identity_new(record->uid, record->gid, record->groups, record->n_groups);
 	int r = 0;
 
-	if (record->uid != geteuid() && !identity_can_act())
+	if (record->uid != geteuid() && (record->is_old || !identity_can_act()))
 		r = err_errno(err, -EPERM, "deleting '%s' in '%s' as user %u", record->hidden, record->path,
 			      record->uid);
 	if (r == 0)

@@ -14,7 +14,8 @@
  * records of earlier processes from those in use. A clean stop deletes the file.
  *
  * The first line says as whom the worker acted (identity.h), with at most 256 groups; a sweep acts as the
- * same, and so gets nowhere where that client does not.
+ * same, and so gets nowhere where that client does not. Records of version 2 have a UID alone, that of a
+ * daemon which acted for nobody: those of the daemon's own user are obeyed, others are kept and told of.
  *
  * A sweep opens the folder again by its path, without following a symlink at its end, and only if device and
  * inode are still those recorded is the hidden name in it deleted. A record of which a kill left a part tells

@@ -332,6 +332,32 @@ static void write_record(const char *name, unsigned slot, const char *text)
 	ck_assert_int_eq(pwrite(fd, text, strlen(text) + 1, slot * 8192), (ssize_t)strlen(text) + 1);
 }
 
+/* One of another user's daemon stays: nothing tells his groups. */
+START_TEST(records_of_the_version_before_are_obeyed_for_the_daemons_own_user)
+{
+	static const char *const names[] = { ".dircache-0123456700000001234567ab",
+					     ".dircache-89abcdef00000001234567ab" };
+	char text[512];
+	struct stat st;
+	size_t n;
+
+	setup();
+	ck_assert_int_eq(fstat(folder, &st), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		make_directory(folder, names[i]);
+		(void)snprintf(text, sizeof(text), "dircache-staging 2\n%u\n%ju %ju\n%s\n%s/folder",
+			       (unsigned)geteuid() + i, (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, names[i],
+			       path);
+		write_record(i ? "89abcdef" : "01234567", 0, text);
+	}
+	ck_assert_int_lt(staging_sweep(staging, &n, &err), 0);
+	ck_assert_uint_eq(n, 1);
+	ck_assert(!is_there(folder, names[0]) && is_there(folder, names[1]));
+	ck_assert_uint_eq(count_records(store), 1);
+	teardown();
+}
+END_TEST
+
 /* A record is in a private folder; even so no words in it make the sweep leave the folder it names. */
 START_TEST(records_that_make_no_sense_delete_nothing_and_go)
 {
@@ -347,6 +373,7 @@ START_TEST(records_that_make_no_sense_delete_nothing_and_go)
 	ck_assert_int_eq(fstat(folder, &st), 0);
 	write_record("00000000", 0, "");
 	write_record(run, 0, "dircache-staging 2\n0\n1 1\nx\n/");
+	write_record("11111111", 0, "dircache-staging 1\n0\n1 1\nx\n/");
 	(void)snprintf(text, sizeof(text), "dircache-staging 3\n0 0\n%ju %ju\nprecious\n%s/folder",
 		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, path);
 	write_record(run, 1, text);
@@ -419,5 +446,6 @@ UNIT_MAIN("commit", names_that_are_no_names_are_refused, a_target_appears_whole_
 	  sweep_deletes_only_names_that_records_of_earlier_processes_tell_of,
 	  a_record_of_what_was_never_made_goes_quietly, a_record_whose_folder_was_replaced_deletes_nothing,
 	  a_record_whose_folder_became_a_symlink_deletes_nothing,
+	  records_of_the_version_before_are_obeyed_for_the_daemons_own_user,
 	  records_that_make_no_sense_delete_nothing_and_go, a_folder_whose_path_holds_a_line_end_is_swept_too,
 	  slots_are_used_again_and_a_clean_stop_leaves_no_file)
