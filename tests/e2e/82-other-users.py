@@ -327,6 +327,9 @@ def litter_of_a_kill(scene):
     def everywhere():
         return all(map(litter_in, places))
 
+    def all_made():
+        return not litter() and all(len(os.listdir(place)) == 20 for place in places)
+
     def ask():
         fds = [os.open(place, os.O_PATH) for place in places]
         with Client(scene.story.socket) as client:
@@ -338,7 +341,7 @@ def litter_of_a_kill(scene):
     for _ in range(20):  # perhaps it was done with all when it was killed
         asking = threading.Thread(target=ALICE.does, args=(ask,))
         asking.start()
-        scene.story.eventually(20, everywhere)
+        scene.story.eventually(20, lambda: everywhere() or all_made())
         scene.story.kill_daemon()
         asking.join()
         if everywhere():
