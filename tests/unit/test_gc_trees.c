@@ -13,20 +13,26 @@ enum { N_TREES = 100 }; /* more than are read at a time */
 
 static struct peer peer;
 static struct draft draft;
+static struct digest trees[N_TREES], own_files[N_TREES];
 
-/* A cached tree with a file of its own and one that another has, too, which is read long before or after. */
+/*
+ * A cached tree with a file of its own, plain and executable, and one that another has, too, which is read
+ * long before or after.
+ */
 static void cache_tree(unsigned number)
 {
 	char own[16], shared[16];
-	struct digest digest;
 
 	(void)snprintf(own, sizeof(own), "own %u", number);
 	(void)snprintf(shared, sizeof(shared), "shared %u", number % (N_TREES / 2));
+	(void)store_text(own, BLOB_PLAIN);
+	own_files[number] = store_text(own, BLOB_EXEC);
 	draft_init(&draft);
-	draft_file(&draft, "own", store_text(own, BLOB_PLAIN), false);
+	draft_file(&draft, "own", own_files[number], false);
+	draft_file(&draft, "run", own_files[number], true);
 	draft_file(&draft, "shared", store_text(shared, BLOB_PLAIN), false);
-	digest = draft_store(&draft);
-	(void)use_tree(&digest);
+	trees[number] = draft_store(&draft);
+	(void)use_tree(&trees[number]);
 }
 
 /* Many trees, and a start after which a client asks for their sizes before they were read again. */
@@ -61,6 +67,12 @@ struct row {
 	uint64_t allocated, unique;
 };
 
+/* What a blob takes: of a small one, as much for each kind. */
+static uint64_t takes(const struct digest *digest)
+{
+	return catalog_allocated(catalog_find(cache.catalog, digest));
+}
+
 START_TEST(sizes_after_a_start_are_told_once_it_is_known_what_every_tree_needs)
 {
 	static const struct wire_field fields[] = {
@@ -78,13 +90,17 @@ START_TEST(sizes_after_a_start_are_told_once_it_is_known_what_every_tree_needs)
 	ck_assert_int_eq(wire_decode_open(peer_answer(&peer, 1), fields, 1, &rows, "answer", &err), 0);
 	ck_assert_uint_eq(wire_array_size(rows), N_TREES);
 	hash_bytes("shared 0", 8, &digest);
-	shared = catalog_allocated(catalog_find(cache.catalog, &digest));
+	shared = takes(&digest);
+	ck_assert_uint_eq(takes(&own_files[0]), 2 * shared);
 	for (size_t i = 0; i < N_TREES; i++) {
 		const struct wire_value *map = wire_array_at(rows, i);
 		struct row row;
 
 		ck_assert_int_eq(wire_decode_open(map, row_fields, N_ELEMENTS(row_fields), &row, "row", &err),
 				 0);
+		/* The last used comes first. */
+		ck_assert_uint_eq(row.unique,
+				  takes(&own_files[N_TREES - 1 - i]) + takes(&trees[N_TREES - 1 - i]));
 		ck_assert_uint_eq(row.allocated - row.unique, shared);
 	}
 	teardown();
