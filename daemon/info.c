@@ -2,6 +2,7 @@
 #include "daemon/info.h"
 
 #include "common/alloc.h"
+#include "common/directory.h"
 #include "common/log.h"
 
 enum { PROTOCOL_VERSION = 1 };
@@ -198,7 +199,10 @@ static void on_tree_kept(struct tree_request *tree, int r)
 	set_tag(tagging);
 }
 
-/* A tree that is there as a part of another is cached as one of its own: the other may go. */
+/*
+ * A tree is cached as one of its own, be it there as a part of another, which may go, or as blobs that nobody
+ * has resolved yet: then all below it is held. What may be a Directory is tried; most files are none.
+ */
 static void begin_tag(struct request *request, const struct tag_params *params)
 {
 	struct cache *cache = request->cache;
@@ -210,7 +214,7 @@ static void begin_tag(struct request *request, const struct tag_params *params)
 	tagging->uid = request->identity->uid;
 	catalog_hold(cache->catalog, &tagging->digest);
 	tagging->holds_tree = trees_hold(cache->trees, &tagging->digest);
-	if (tagging->holds_tree || !nodes_find(cache->nodes, &tagging->digest)) {
+	if (tagging->holds_tree || tagging->digest.size > DIRECTORY_BYTES_MAX) {
 		set_tag(tagging);
 		return;
 	}

@@ -111,6 +111,11 @@ check 'as it was' prints 1a cat "$out/old/1/a/plain"
 check 'one who looks sees it' says '1/a/plain' exits 0 dircache ls -R "$tree"
 check 'all is let go' dircache gc --to 0
 check 'with every blob and every Directory that slept' eventually 5 counters_are trees=0 nodes=0 blobs=0 node_bytes=0
+check 'the parts of a tree are stored' store_parts
+check 'a tree that was never resolved gets a tag' dircache tag parts "$tree"
+check 'all else is let go' dircache gc --to 0
+check 'and not what is below it' makes parts "$src"
+check 'the tag goes' dircache tag -d parts
 check 'the tree is put' prints "$tree" dircache put "$src"
 check 'and appears' makes "$tree" "$src"
 
