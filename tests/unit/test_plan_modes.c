@@ -125,6 +125,41 @@ START_TEST(writable_files_are_private_and_their_owner_may_write_them)
 }
 END_TEST
 
+/* Make a tree whose only file is in no kind any more, in a mode. */
+static void make_robbed(const struct digest *tree, const struct digest *file, enum plan_mode mode,
+			bool writable)
+{
+	struct making m = { .plan = { .mode = mode, .writable = writable } };
+
+	get_tree(&m.asked, tree);
+	m.plan.root = m.asked.request.node;
+	begin(&m, out, "t");
+	end(&m);
+	ck_assert_int_eq(m.plan.r, -ENOENT);
+	unit_ck_err(&m.plan.err, ERR_NOT_FOUND, "'f' needs it");
+	ck_assert_uint_eq(m.plan.n_missing, 1);
+	ck_assert(digest_equal(&m.plan.missing[0], file));
+	ck_nothing_left(0);
+}
+
+START_TEST(a_file_that_nobody_has_any_more_is_named_whatever_the_mode)
+{
+	static const enum plan_mode modes[] = { PLAN_LINK, PLAN_REFLINK, PLAN_COPY };
+	struct digest tree, file;
+
+	start_cache();
+	file = store_text("robbed", BLOB_PLAIN);
+	draft_init(&draft);
+	draft_file(&draft, "f", file, false);
+	tree = draft_store(&draft);
+	(void)use_tree(&tree);
+	ck_assert_int_eq(unlink(path_of_blob(&file, BLOB_PLAIN)), 0);
+	for (unsigned i = 0; i < 2 * N_ELEMENTS(modes); i++)
+		make_robbed(&tree, &file, modes[i / 2], i % 2);
+	stop_cache();
+}
+END_TEST
+
 START_TEST(a_writable_file_with_a_mode_of_its_own_keeps_it_but_for_that)
 {
 	struct node_properties properties = { .has_unix_mode = true, .unix_mode = 0440 };
@@ -267,6 +302,7 @@ UNIT_MAIN("plan_modes", files_with_properties_are_private_and_have_them,
 	  copies_on_request_are_private_and_no_fallback,
 	  reflinks_on_request_are_private_and_copies_in_their_place_counted,
 	  writable_files_are_private_and_their_owner_may_write_them,
+	  a_file_that_nobody_has_any_more_is_named_whatever_the_mode,
 	  a_writable_file_with_a_mode_of_its_own_keeps_it_but_for_that,
 	  one_digest_has_one_inode_for_each_kind_at_all_its_places, a_single_file_can_be_private_and_writable,
 	  where_links_cannot_work_files_are_copied_and_the_result_says_why,
