@@ -231,7 +231,7 @@ int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_
 {
 	char path[PATH_MAX], owner[GROUPS_SIZE + 64], text[RECORD_MAX];
 	struct stat st;
-	uint32_t slot;
+	uint32_t slot = 0; /* gcc -O1 thinks that it might be used without */
 	int r, len;
 
 	if ((r = find_path(folder, path, err)) < 0 || (r = check_path(staging, path, err)) < 0)
