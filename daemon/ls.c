@@ -9,9 +9,9 @@
 #include "common/directory.h"
 
 enum {
-	PAGE_MAX = 4096,      /* entries */
-	PAGE_BYTES = 4 << 20, /* of names and targets: a page fits into a message, however long they are */
-	ENTRY_BYTES = 160,    /* what else an entry takes, at most */
+	PAGE_MAX = 2048,        /* entries: to send them is half a millisecond of the loop */
+	PAGE_BYTES = 512 << 10, /* of names and targets, for the same reason */
+	ENTRY_BYTES = 160,      /* what else an entry takes, at most */
 };
 
 struct ls_params {
