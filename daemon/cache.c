@@ -354,6 +354,30 @@ static void begin_doubt(struct cache *cache, const struct index_loaded *loaded)
 	blob_store_doubt(cache->store, true);
 }
 
+static bool is_here(void *ctx, const struct digest *digest)
+{
+	const struct cache *cache = ctx;
+
+	return catalog_names(cache->catalog, digest);
+}
+
+/* Not after a crash of the machine: then the file may be the older one. */
+static void restore_tags(struct cache *cache, const struct index_loaded *loaded)
+{
+	struct err err = { 0 };
+	size_t n;
+
+	if (loaded->is_new || loaded->is_doubtful)
+		return;
+	if (tags_restore(cache->tags, is_here, cache, &n, &err) < 0)
+		log_warning("%s", err.text);
+	else if (n)
+		log_warning(
+			"%zu tags named nothing, by rows of the index that are damaged: they name again what "
+			"the file 'tags' says",
+			n);
+}
+
 static void on_tags_compared(void *ctx, int r, const struct err *err)
 {
 	(void)ctx;
@@ -376,6 +400,7 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 	if (cache->n_loaded_trees)
 		qsort(cache->loaded_trees, cache->n_loaded_trees, sizeof(*cache->loaded_trees), by_use);
 	begin_doubt(cache, loaded);
+	restore_tags(cache, loaded);
 	index_submit(cache->index, TAKE(cache->stale_rows), NULL, NULL);
 	cache->was_clean = loaded->was_clean || cache->is_empty;
 	cache->recovery = recovery_start(

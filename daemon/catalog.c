@@ -167,6 +167,13 @@ bool catalog_has(const struct catalog *catalog, const struct digest *digest, enu
 	return entry && entry->digest.size == digest->size && entry->kinds & 1u << kind;
 }
 
+bool catalog_names(const struct catalog *catalog, const struct digest *digest)
+{
+	const struct catalog_entry *entry = catalog_find(catalog, digest);
+
+	return digest_is_empty(digest) || (entry && entry->digest.size == digest->size);
+}
+
 /* The blob of this entry is there no more. */
 static void vanish(struct catalog *catalog, const struct catalog_entry *entry)
 {

@@ -42,6 +42,9 @@ struct catalog_entry *catalog_find(const struct catalog *catalog, const struct d
 /* Is this kind there, with this size? */
 bool catalog_has(const struct catalog *catalog, const struct digest *digest, enum blob_kind kind);
 
+/* Is there a blob of this digest, in whatever kind? The empty one always is. */
+bool catalog_names(const struct catalog *catalog, const struct digest *digest);
+
 /* Forget all blobs, before anybody holds one; make room for so many. */
 void catalog_begin(struct catalog *catalog, uint64_t n_blobs);
 

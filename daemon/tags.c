@@ -256,21 +256,19 @@ static char *print(const struct tags *tags, size_t *len)
 	return text;
 }
 
-/* hash/size UID NAME */
-static void read_line(struct tags *tags, char *line)
+/* hash/size UID NAME. The name lies in the line. Return: does it make sense? */
+static bool parse_line(char *line, struct index_tag *tag)
 {
 	char *rest, *digest = strtok_r(line, " ", &rest);
 	char *uid = strtok_r(NULL, " ", &rest), *end;
-	struct index_tag tag = { .name = strtok_r(NULL, " ", &rest) };
 	unsigned long number;
 
-	if (!digest || !uid || !tag.name || tags->n == TAGS_MAX)
-		return;
+	tag->name = strtok_r(NULL, " ", &rest);
+	if (!digest || !uid || !tag->name)
+		return false;
 	number = strtoul(uid, &end, 10);
-	if (*end || number > UINT32_MAX || digest_parse(digest, strlen(digest), &tag.digest) < 0)
-		return;
-	tag.uid = (uint32_t)number;
-	(void)tags_load(tags, &tag);
+	tag->uid = (uint32_t)number;
+	return !*end && number <= UINT32_MAX && digest_parse(digest, strlen(digest), &tag->digest) == 0;
 }
 
 /*
@@ -304,8 +302,62 @@ int tags_read_back(struct tags *tags, struct err *err)
 
 	if (r < 0)
 		return r;
-	for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-		read_line(tags, line);
+	for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		struct index_tag tag;
+
+		if (tags->n < TAGS_MAX && parse_line(line, &tag))
+			(void)tags_load(tags, &tag);
+	}
+	return 0;
+}
+
+static bool all_are_here(const struct tags *tags, tags_is_here *is_here, void *ctx)
+{
+	for (size_t i = 0; i < tags->n; i++)
+		if (!is_here(ctx, &tags->items[i].digest))
+			return false;
+	return true;
+}
+
+/* Of a line of the file: is it for a tag that names nothing, and does it name something? */
+static bool is_better(const struct tags *tags, const struct index_tag *line, tags_is_here *is_here, void *ctx)
+{
+	const struct digest *digest = tags_find(tags, line->name, strlen(line->name));
+
+	return digest && !is_here(ctx, digest) && is_here(ctx, &line->digest);
+}
+
+/* The owner stays. */
+static void restore(struct tags *tags, struct index_tag *line)
+{
+	struct index_batch *batch = index_batch_new();
+	bool found;
+
+	line->uid = tags->items[tags_position(tags, line->name, strlen(line->name), &found)].uid;
+	put(tags, line);
+	index_batch_put_tag(batch, line);
+	index_submit(tags->index, batch, NULL, NULL);
+}
+
+int tags_restore(struct tags *tags, tags_is_here *is_here, void *ctx, size_t *n_restored, struct err *err)
+{
+	AUTO_FREE char *text = NULL;
+	size_t len;
+	int r;
+
+	*n_restored = 0;
+	if (all_are_here(tags, is_here, ctx))
+		return 0;
+	if ((r = read_file(tags->store_fd, &text, &len, err)) < 0)
+		return r;
+	for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		struct index_tag tag;
+
+		if (parse_line(line, &tag) && is_better(tags, &tag, is_here, ctx)) {
+			restore(tags, &tag);
+			++*n_restored;
+		}
+	}
 	return 0;
 }
 

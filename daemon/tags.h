@@ -51,6 +51,17 @@ void tags_clear(struct tags *tags);
  */
 int tags_read_back(struct tags *tags, struct err *err);
 
+/* Is there anything of this digest? */
+typedef bool tags_is_here(void *ctx, const struct digest *digest);
+
+/**
+ * Give tags that name nothing what STORE/tags has for them, if that is there: a damaged row of the index can
+ * make sense. Blocks on disk where there is such a tag: on the loop, at a start.
+ *
+ * Return: 0, or a negative errno when there is a file that cannot be read.
+ */
+int tags_restore(struct tags *tags, tags_is_here *is_here, void *ctx, size_t *n_restored, struct err *err);
+
 /* Give all of them to the index, which does not have them. */
 void tags_keep(struct tags *tags);
 

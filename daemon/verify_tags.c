@@ -7,13 +7,6 @@
 
 /* ---- tags that name nothing ---- */
 
-static bool is_here(const struct verify *verify, const struct digest *digest)
-{
-	const struct catalog_entry *entry = catalog_find(verify->cache->catalog, digest);
-
-	return digest_is_empty(digest) || (entry && entry->digest.size == digest->size);
-}
-
 static void on_deleted(void *ctx, int r, const struct err *err)
 {
 	struct verify *verify = ctx;
@@ -57,7 +50,7 @@ enum verify_next verify_tags_next(struct verify *verify)
 		struct index_tag tag = tags_at(tags, verify->next_tag++);
 
 		verify->call->tags++;
-		if (is_here(verify, &tag.digest))
+		if (catalog_names(verify->cache->catalog, &tag.digest))
 			continue;
 		verify->next_tag -= verify->call->repair; /* the next one will be in its place */
 		report(verify, &tag);

@@ -402,6 +402,49 @@ START_TEST(a_file_is_compared_when_all_changes_are_in_it)
 }
 END_TEST
 
+/* What a flipped bit does to a tag's row, behind the daemon's back. */
+static void damage_row(const char *name, struct digest digest)
+{
+	struct index_batch *batch = index_batch_new();
+	struct index_tag tag = { .name = name, .digest = digest, .uid = 7 };
+
+	digest.hash[0] ^= 1;
+	tag.digest = digest;
+	index_batch_put_tag(batch, &tag);
+	index_submit(cache.index, batch, NULL, NULL);
+}
+
+START_TEST(a_tag_whose_row_was_damaged_names_again_what_the_file_has)
+{
+	struct index_batch *batch;
+	struct index_blob row;
+	struct digest here;
+
+	start_cache();
+	here = store_text("tagged", BLOB_PLAIN);
+	row = catalog_row(catalog_find(cache.catalog, &here));
+	batch = index_batch_new();
+	index_batch_put_blob(batch, &row);
+	index_submit(cache.index, batch, NULL, NULL);
+	set("absent", absent_digest(1));
+	set("damaged", here);
+	set("other", here);
+	run_until_idle();
+	damage_row("absent", absent_digest(1));
+	damage_row("damaged", here);
+	for (unsigned i = 0; i < 2; i++) { /* once from the file, once from the index */
+		restart_cache();
+		ck_assert_uint_eq(tags_n(cache.tags), 3);
+		ck_assert(digest_equal(tags_find(cache.tags, "damaged", 7), &here));
+		ck_assert(digest_equal(tags_find(cache.tags, "other", 5), &here));
+		ck_assert_uint_eq(tags_at(cache.tags, 1).uid, 7);
+		ck_assert(!catalog_names(cache.catalog, tags_find(cache.tags, "absent", 6)));
+		write_file("");
+	}
+	stop_cache();
+}
+END_TEST
+
 START_TEST(a_kill_between_index_and_file_is_made_good_at_the_next_start)
 {
 	start_cache();
@@ -429,4 +472,5 @@ UNIT_MAIN("tags", tag_names_are_1_to_255_of_the_allowed_bytes, tag_names_begin_w
 	  lines_that_make_no_sense_are_passed_over, a_file_that_is_none_is_an_error_and_no_file_is_none,
 	  a_file_that_is_another_is_noticed_and_mended_if_asked,
 	  a_file_is_compared_when_all_changes_are_in_it,
+	  a_tag_whose_row_was_damaged_names_again_what_the_file_has,
 	  a_kill_between_index_and_file_is_made_good_at_the_next_start)
