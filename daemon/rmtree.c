@@ -141,7 +141,7 @@ static void pass(struct rmtree *rm, int fd)
 	}
 }
 
-int rmtree(int fd, const char *name, struct err *err)
+static int delete (int fd, const char *name, struct err *err)
 {
 	AUTO_FREE struct rmtree *rm = NULL;
 	unsigned n_moved;
@@ -165,4 +165,11 @@ int rmtree(int fd, const char *name, struct err *err)
 		pass(rm, fd);
 	} while (rm->n_moved != n_moved);
 	return rm->r;
+}
+
+int rmtree(int fd, const char *name, struct err *err)
+{
+	struct err first = { 0 };
+
+	return delete (fd, name, &first) == 0 ? 0 : delete (fd, name, err);
 }

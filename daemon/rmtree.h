@@ -16,8 +16,9 @@
  *
  * @dirfd  borrowed
  *
- * Goes on after a failure and deletes what it can. Return: 0, or the first negative errno (-EXDEV: a mount
- * is inside, and was left).
+ * Goes on after a failure and deletes what it can; then what is left is tried once more, so that a failure of
+ * the moment leaves nothing. Return: 0, or the first negative errno of the second time (-EXDEV: a mount is
+ * inside, and was left).
  */
 int rmtree(int dirfd, const char *name, struct err *err);
 
