@@ -153,6 +153,7 @@ struct blob_store *blob_store_open(int store_fd, struct err *err)
 		.uid = geteuid(),
 		.block_size = BLOCK_USUAL,
 		.run = number_of_run(),
+		.doubt = blob_doubt_new(),
 	};
 	memset(store->folders, -1, sizeof(store->folders));
 	if (open_folders(store, err) < 0 || find_mtime(store, err) < 0)
@@ -175,6 +176,7 @@ void blob_store_close(struct blob_store *store)
 	for (unsigned i = 0; i < BLOB_KINDS * BLOB_FOLDERS; i++)
 		disk_close(store->folders[i / BLOB_FOLDERS][i % BLOB_FOLDERS]);
 	disk_close(store->tmp_fd);
+	blob_doubt_free(store->doubt);
 	free(store);
 }
 
@@ -268,23 +270,17 @@ int blob_look(struct blob_store *store, const struct digest *digest, enum blob_k
 	return err_errno(err, r, "looking at blob %s", DIGEST_TEXT(digest));
 }
 
-static void fill_info(struct blob_info *info, const struct digest *digest, const struct stat *st)
-{
-	if (info)
-		*info = (struct blob_info){ .digest = *digest, .allocated = blob_allocated(st) };
-}
-
 int blob_stat(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
 	      struct blob_info *info, struct err *err)
 {
+	struct blob_info found;
 	struct blob_name name;
-	struct stat st;
 	int r;
 
 	blob_print_name(digest->hash, &name);
-	r = blob_check(store, digest, kind, &name, &st, err);
-	if (r == 0)
-		fill_info(info, digest, &st);
+	r = blob_check(store, digest, kind, &name, &found, err);
+	if (r == 0 && info)
+		*info = found;
 	return r;
 }
 
@@ -296,6 +292,7 @@ static int open_kind(struct blob_store *store, const struct digest *digest, enum
 {
 	AUTO_CLOSE int opened = -1;
 	struct blob_name name;
+	uint64_t inode;
 	struct stat st;
 	int r;
 
@@ -310,7 +307,7 @@ static int open_kind(struct blob_store *store, const struct digest *digest, enum
 	if ((r = disk_fstat(opened, &st)) < 0)
 		return err_errno(err, r, "looking at blob %s", DIGEST_TEXT(digest));
 	if ((r = compare(store, digest, kind, &st)) == 0 &&
-	    (r = blob_check_bytes(store, opened, digest, err)) == 0)
+	    (r = blob_check_bytes(store, opened, digest, kind, &inode, err)) == 0)
 		*fd = TAKE_FD(opened);
 	return r;
 }
@@ -446,24 +443,42 @@ bool blob_has_no_other_link(struct blob_store *store, const struct digest *diges
 
 /* ---- scanning ---- */
 
+/* What blob_is_published() looks at, and the size and blocks. */
+static struct stat stat_of(const struct statx *stx)
+{
+	return (struct stat){
+		.st_mode = stx->stx_mode,
+		.st_uid = stx->stx_uid,
+		.st_size = (off_t)stx->stx_size,
+		.st_blocks = (blkcnt_t)stx->stx_blocks,
+		.st_mtim = { .tv_sec = stx->stx_mtime.tv_sec, .tv_nsec = stx->stx_mtime.tv_nsec },
+	};
+}
+
 /* Look at one name of a fan-out folder. Return: 0 if it is one of ours, BLOB_MISSING, or a negative errno. */
 static int scan_entry(struct blob_store *store, enum blob_kind kind, unsigned fanout, const char *name,
 		      struct blob_found *found)
 {
 	struct digest *digest = &found->info.digest;
 	struct blob_name path;
+	struct statx stx;
 	struct stat st;
 	int r;
 
 	if (digest_parse_hash(name, strlen(name), digest->hash) < 0 || digest->hash[0] != fanout)
 		return BLOB_MISSING;
 	blob_print_name(digest->hash, &path);
-	r = disk_fstatat(store->kind_fds[kind], path.text, &st, AT_SYMLINK_NOFOLLOW);
+	r = disk_statx(store->kind_fds[kind], path.text, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME,
+		       &stx);
 	if (r < 0)
 		return r == -ENOENT ? BLOB_MISSING : r;
+	st = stat_of(&stx);
 	found->is_changed = !blob_is_published(store, kind, &st);
 	digest->size = (uint64_t)st.st_size;
 	found->info.allocated = blob_allocated(&st);
+	found->info.inode = blob_inode(&stx);
+	found->is_vouched =
+		blob_store_in_doubt(store) && blob_is_vouched(store, digest, kind, found->info.inode);
 	return 0;
 }
 

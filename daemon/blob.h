@@ -90,13 +90,28 @@ void blob_store_guard(struct blob_store *store, struct space *space, struct clai
  * negative errno. */
 int blob_store_clean(struct blob_store *store, struct err *err);
 
+/* What a row of the index vouches for: an inode of each kind, or 0. */
+struct blob_voucher {
+	uint8_t hash[DIGEST_HASH_SIZE];
+	uint64_t inodes[BLOB_KINDS];
+};
+
+/* Inodes that are on the disk for good. 48 bytes a blob, and only while in doubt. */
+struct blob_vouchers {
+	struct blob_voucher *items; /* in any order */
+	size_t n, capacity;
+};
+
 /**
  * Doubt files that look as they were published, since the machine may have crashed before their bytes reached
- * the disk; or doubt them no longer. Meanwhile blob_stat(), blob_open(), blob_renew() and all that stores
- * hash what is there; blob_link() does not: a kind that is linked was obtained by one of those before.
- * Any thread.
+ * the disk. Until it ends blob_stat(), blob_open(), blob_renew() and all that stores hash what is there,
+ * unless it is an inode that is vouched for; blob_link() does not: a kind that is linked was obtained by one
+ * of those before.
+ *
+ * @vouchers  taken over; go with the doubt
  */
-void blob_store_doubt(struct blob_store *store, bool doubt);
+void blob_store_doubt(struct blob_store *store, struct blob_vouchers *vouchers);
+void blob_store_end_doubt(struct blob_store *store); /* any thread, as the rest */
 bool blob_store_in_doubt(const struct blob_store *store);
 
 /* Has no blob a name here? Return: 1 or 0, or a negative errno with err. */
@@ -112,7 +127,18 @@ struct timespec blob_mtime(const struct blob_store *store);
 struct blob_info {
 	struct digest digest;
 	uint64_t allocated; /* bytes on disk: st_blocks * 512 */
+	uint64_t inode; /* blob_inode(), where it is new or was in doubt; 0: its row has nothing to learn */
 };
+
+/*
+ * Which inode a file is: its number and the time of its birth in one number, to be compared for equality. An
+ * inode that takes its name later has another one, also where it gets the same number.
+ *
+ * Return: never 0, but where the file system does not keep times of birth (ext4 with inodes of 128 bytes,
+ * some network file systems): there no inode is told from another, and after a crash of the machine the whole
+ * store is hashed. Does not block.
+ */
+uint64_t blob_inode(const struct statx *st);
 
 /**
  * Look whether a kind of a blob is there and unchanged. A digest of another size than the file's is
@@ -272,6 +298,7 @@ int blob_settle(struct blob_writer *writer, const struct digest *digest, enum bl
 struct blob_found {
 	struct blob_info info;
 	bool is_changed; /* it is not as it was published, whatever its size */
+	bool is_vouched; /* while the store is in doubt: this inode is on the disk for good */
 };
 
 /**

@@ -91,16 +91,17 @@ static int stop_writing(struct blob_draft *draft)
 }
 
 /* All bytes are there: give the inode its mode and time, the last things that ever change in it. */
-static int seal(struct blob_draft *draft, uint64_t *allocated)
+static int seal(struct blob_draft *draft, struct blob_info *info)
 {
 	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, store_of(draft)->mtime };
-	struct stat st;
+	struct statx st;
 	int r;
 
-	if ((r = disk_fstat(draft->fd, &st)) < 0)
+	if ((r = disk_statx(draft->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &st)) < 0)
 		return r;
-	*allocated = blob_allocated(&st);
-	if ((st.st_mode & 07777) != blob_mode(draft->kind) &&
+	info->allocated = st.stx_blocks * 512;
+	info->inode = blob_inode(&st);
+	if ((st.stx_mode & 07777) != blob_mode(draft->kind) &&
 	    (r = disk_fchmod(draft->fd, blob_mode(draft->kind))) < 0) /* the umask, or an inherited ACL */
 		return r;
 	if ((r = disk_futimens(draft->fd, times)) < 0)
@@ -137,11 +138,11 @@ static int enter(struct blob_draft *draft, const struct digest *digest, struct b
 {
 	struct blob_store *store = store_of(draft);
 	struct blob_name name;
-	struct stat st;
 	int r = -EEXIST;
 
 	blob_print_name(digest->hash, &name);
 	for (int i = 0; i < N_ATTEMPTS && r == -EEXIST; i++) {
+		struct blob_info known;
 		int there;
 
 		r = link_draft(draft, store->kind_fds[draft->kind], name.text);
@@ -150,9 +151,9 @@ static int enter(struct blob_draft *draft, const struct digest *digest, struct b
 			r = link_draft(draft, store->kind_fds[draft->kind], name.text);
 		if (r != -EEXIST)
 			break;
-		there = blob_check(store, digest, draft->kind, &name, &st, NULL);
+		there = blob_check(store, digest, draft->kind, &name, &known, NULL);
 		if (there == 0) {
-			info->allocated = blob_allocated(&st);
+			*info = known;
 			return BLOB_EXISTS;
 		}
 		if (there == BLOB_CHANGED) {
@@ -170,7 +171,7 @@ int blob_draft_publish(struct blob_draft *draft, const struct digest *digest, bo
 	int r;
 
 	info->digest = *digest;
-	r = seal(draft, &info->allocated);
+	r = seal(draft, info);
 	if (r == 0 && replace) {
 		blob_print_name(digest->hash, &name);
 		r = take_name(draft, &name);

@@ -30,6 +30,7 @@ struct blob_store {
 	atomic_bool no_tmpfile; /* the file system has no O_TMPFILE */
 	atomic_bool no_reflink; /* ... and no FICLONE */
 	atomic_bool in_doubt;   /* blob_store_doubt() */
+	struct blob_doubt *doubt;
 };
 
 /* A blob's name below its kind's folder: `ab/abcdef...`. */
@@ -56,12 +57,30 @@ bool blob_is_published(const struct blob_store *store, enum blob_kind kind, cons
 int blob_look(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
 	      const struct blob_name *name, struct stat *st, struct err *err);
 
-/* blob_look(), and while the store is in doubt the bytes are hashed as well. */
+/* blob_look(), and while the store is in doubt blob_check_bytes() as well. */
 int blob_check(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
-	       const struct blob_name *name, struct stat *st, struct err *err);
+	       const struct blob_name *name, struct blob_info *info, struct err *err);
 
-/* Hash what an open blob holds, while the store is in doubt. Return: 0, BLOB_CHANGED, or a negative errno. */
-int blob_check_bytes(struct blob_store *store, int fd, const struct digest *digest, struct err *err);
+/**
+ * While the store is in doubt, hash what an open blob holds, unless its inode is vouched for.
+ *
+ * @inode  out: as in struct blob_info
+ *
+ * Return: 0, BLOB_CHANGED, or a negative errno.
+ */
+int blob_check_bytes(struct blob_store *store, int fd, const struct digest *digest, enum blob_kind kind,
+		     uint64_t *inode, struct err *err);
+
+/* While the store is in doubt: is this inode of a blob vouched for? */
+bool blob_is_vouched(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+		     uint64_t inode);
+
+/* Which inode a descriptor stands for. Return: 0, or a negative errno. */
+int blob_find_inode(int fd, uint64_t *inode);
+
+/* What the store knows while it is in doubt. */
+struct blob_doubt *blob_doubt_new(void);
+void blob_doubt_free(struct blob_doubt *doubt); /* NULL is fine */
 
 /* Make the fan-out folder of a name; it may be there. Return: 0, or a negative errno. */
 int blob_make_fanout(struct blob_store *store, enum blob_kind kind, const struct blob_name *name);

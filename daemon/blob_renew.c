@@ -174,15 +174,16 @@ static int find_and_renew(struct blob_writer *writer, const struct digest *diges
 	enum blob_kind other = kind == BLOB_PLAIN ? BLOB_EXEC : BLOB_PLAIN;
 	struct renewal renewal = { writer, digest, kind, false, info, n_changed };
 	struct blob_store *store = writer->store;
+	struct blob_info known;
 	struct blob_name name;
 	struct stat st;
 	int own, others;
 
 	blob_print_name(digest->hash, &name);
-	if ((own = blob_check(store, digest, kind, &name, &st, err)) < 0)
+	if ((own = blob_check(store, digest, kind, &name, &known, err)) < 0)
 		return own;
 	if (own == 0 && (!links_used_up || has_links_left(store, kind, &name))) {
-		*info = (struct blob_info){ .digest = *digest, .allocated = blob_allocated(&st) };
+		*info = known;
 		return BLOB_EXISTS;
 	}
 	renewal.replace = own == 0;
@@ -234,6 +235,8 @@ int blob_settle(struct blob_writer *writer, const struct digest *digest, enum bl
 		return r == BLOB_NO_ROOM ? blob_refuse(writer, err) : r;
 	}
 	*info = (struct blob_info){ .digest = found, .allocated = blob_allocated(&st) };
+	if ((r = blob_find_inode(fd, &info->inode)) < 0)
+		return err_errno(err, r, "looking at blob %s", DIGEST_TEXT(digest));
 	return BLOB_EXISTS;
 }
 

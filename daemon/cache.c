@@ -221,6 +221,7 @@ static void sink_begin(void *ctx, const struct index_loaded *loaded)
 	cache->n_loaded_blobs = 0;
 	index_batch_free(cache->stale_rows);
 	cache->stale_rows = index_batch_new();
+	cache->vouchers.n = 0;
 	cache->n_loaded_trees = 0;
 	catalog_begin(cache->catalog, loaded->n_blobs);
 	tags_clear(cache->tags);
@@ -234,12 +235,26 @@ static void suspect(struct suspects *suspects, const struct index_blob *blob)
 	suspects->rows[suspects->n++] = *blob;
 }
 
+/* Its row is older than what was synced: its bytes are on the disk, if it is still that inode. */
+static void vouch(struct blob_vouchers *vouchers, const struct index_blob *blob)
+{
+	struct blob_voucher *voucher;
+
+	vouchers->items = xgrow(vouchers->items, vouchers->n, &vouchers->capacity, sizeof(*vouchers->items));
+	voucher = &vouchers->items[vouchers->n++];
+	memcpy(voucher->hash, blob->digest.hash, DIGEST_HASH_SIZE);
+	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
+		voucher->inodes[kind] = blob->kinds & 1u << kind ? blob->inodes[kind] : 0;
+}
+
 static void load_blob(struct cache *cache, const struct index_blob *blob)
 {
 	uint64_t stale = catalog_load(cache->catalog, blob);
 
 	if (stale)
 		index_batch_drop_blob(cache->stale_rows, stale);
+	if (cache->load_synced != UINT64_MAX)
+		vouch(&cache->vouchers, blob);
 }
 
 static bool sink_blob(void *ctx, const struct index_blob *blob)
@@ -349,9 +364,10 @@ static void begin_doubt(struct cache *cache, const struct index_loaded *loaded)
 	else
 		log_warning(
 			"the machine has crashed: %zu blobs that may not have reached the disk, and those "
-			"that the index does not have, are hashed before they are used",
+			"that are not the files that the index has, are hashed before they are used",
 			cache->suspects.n);
-	blob_store_doubt(cache->store, true);
+	blob_store_doubt(cache->store, &cache->vouchers);
+	catalog_doubt(cache->catalog, true);
 }
 
 static bool is_here(void *ctx, const struct digest *digest)
@@ -412,6 +428,7 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 			.writers = cache->writers,
 			.claims = cache->claims,
 			.catalog = cache->catalog,
+			.tags = cache->tags,
 			.index = cache->index,
 			.counters = &cache->counters,
 		},
@@ -509,6 +526,7 @@ void cache_close(struct cache *cache)
 	free(cache->loaded_trees);
 	free(cache->suspects.rows);
 	index_batch_free(cache->stale_rows);
+	free(cache->vouchers.items);
 	disk_close(cache->lock_fd);
 	disk_close(cache->store_fd);
 }

@@ -95,8 +95,9 @@ struct cache {
 	/* Private: while the index is read. */
 	bool loading;
 	struct index_sink sink;
-	uint64_t load_synced;                      /* rows used since are suspects */
-	struct suspects suspects;                  /* until the recovery has them */
+	uint64_t load_synced;          /* rows used since are suspects */
+	struct suspects suspects;      /* until the recovery has them */
+	struct blob_vouchers vouchers; /* what other rows say of inodes, until the store has them */
 	struct index_blob ahead[CACHE_LOAD_AHEAD]; /* a ring of rows not in the catalog yet */
 	size_t n_loaded_blobs;                     /* that came into it */
 	struct index_batch *stale_rows;            /* to be dropped: their hash has a later one */

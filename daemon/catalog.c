@@ -36,6 +36,7 @@ struct catalog {
 	void (*unheld)(void *ctx, const struct catalog_entry *entry);
 	void *unheld_ctx;
 	uint64_t last_tick, last_row;
+	bool in_doubt;
 	struct catalog_fresh *fresh; /* a ring, once it is full: the next one replaces the oldest */
 	size_t n_fresh, fresh_capacity, next_fresh;
 	atomic_uchar size_hints[SIZE_HINTS];
@@ -160,6 +161,16 @@ struct catalog_entry *catalog_find(const struct catalog *catalog, const struct d
 	return entry && entry->kinds ? entry : NULL;
 }
 
+void catalog_doubt(struct catalog *catalog, bool doubt)
+{
+	catalog->in_doubt = doubt;
+}
+
+uint8_t catalog_kinds(const struct catalog *catalog, const struct catalog_entry *entry)
+{
+	return catalog->in_doubt ? entry->kinds & entry->seen : entry->kinds;
+}
+
 bool catalog_has(const struct catalog *catalog, const struct digest *digest, enum blob_kind kind)
 {
 	const struct catalog_entry *entry = catalog_find(catalog, digest);
@@ -217,7 +228,7 @@ void catalog_row_seen(struct catalog *catalog, uint64_t row)
 		catalog->last_row = row;
 }
 
-struct catalog_entry *catalog_put_back(struct catalog *catalog, const struct index_blob *blob)
+struct catalog_entry *catalog_put_back(struct catalog *catalog, const struct index_blob *blob, uint8_t seen)
 {
 	struct catalog_entry *entry = find_or_insert(catalog, &blob->digest);
 
@@ -226,9 +237,20 @@ struct catalog_entry *catalog_put_back(struct catalog *catalog, const struct ind
 	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
 		if (blob->kinds & ~entry->kinds & 1u << kind)
 			set_kind(catalog, entry, kind, blob->allocated[kind]);
-	entry->seen |= blob->kinds;
+	entry->seen |= seen;
 	entry->used = blob->used > entry->used ? blob->used : entry->used;
 	return entry;
+}
+
+bool catalog_confirm(struct catalog *catalog, const struct blob_info *info, enum blob_kind kind)
+{
+	struct catalog_entry *entry = catalog_find(catalog, &info->digest);
+
+	if (!entry || !(entry->kinds & 1u << kind) || entry->digest.size != info->digest.size ||
+	    entry->allocated[kind] != (uint32_t)(info->allocated / BLOCK))
+		return false;
+	entry->seen |= (uint8_t)(1u << kind);
+	return true;
 }
 
 struct catalog_entry *catalog_add(struct catalog *catalog, const struct blob_info *info, enum blob_kind kind,
@@ -377,6 +399,15 @@ struct index_blob catalog_row(const struct catalog_entry *entry)
 		.kinds = entry->kinds,
 		.used = entry->used,
 	};
+}
+
+struct index_blob catalog_row_of(const struct catalog_entry *entry, const struct blob_info *info,
+				 enum blob_kind kind)
+{
+	struct index_blob row = catalog_row(entry);
+
+	row.inodes[kind] = info->inode;
+	return row;
 }
 
 uint64_t catalog_tick(struct catalog *catalog)

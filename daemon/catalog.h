@@ -27,7 +27,7 @@ struct catalog_entry {
 	uint32_t allocated[BLOB_KINDS]; /* 512-byte blocks on disk, by kind */
 	uint32_t holds; /* read only, as is the rest but `used`; sticks at UINT32_MAX: held for good */
 	uint8_t kinds;  /* bit 1 << enum blob_kind for each that is there */
-	uint8_t seen;   /* the same, for those whose file was seen since the start: see recover.h */
+	uint8_t seen;   /* the same, for those whose file was seen since the start, and believed: recover.h */
 	uint8_t stored; /* the same, for those noted by catalog_add() since catalog_look() */
 };
 
@@ -38,6 +38,20 @@ DEFINE_AUTO(catalog);
 /* The entry of a blob that is there, or NULL. Sizes are not compared. Lives until the last kind is dropped.
  */
 struct catalog_entry *catalog_find(const struct catalog *catalog, const struct digest *digest);
+
+/*
+ * While the store is in doubt, what was loaded is believed only once its file was seen to be the inode that
+ * its row speaks for, or hashed: then catalog_kinds() has it. Until then the entry is there: it counts, may
+ * be evicted, and is obtained by whoever needs it.
+ */
+void catalog_doubt(struct catalog *catalog, bool doubt);
+
+/* Which kinds need no look: those that are there, and while in doubt only those seen. */
+uint8_t catalog_kinds(const struct catalog *catalog, const struct catalog_entry *entry);
+
+/* Note that the file of a kind is as the catalog has it, and the one that its row speaks for. Return: is it?
+ */
+bool catalog_confirm(struct catalog *catalog, const struct blob_info *info, enum blob_kind kind);
 
 /* Is this kind there, with this size? */
 bool catalog_has(const struct catalog *catalog, const struct digest *digest, enum blob_kind kind);
@@ -61,9 +75,9 @@ void catalog_expect(const struct catalog *catalog, const struct digest *digest);
 /* A row that the index has: those given from now on are others. */
 void catalog_row_seen(struct catalog *catalog, uint64_t row);
 
-/* Take in a blob that was dropped and is there all the same, as it was; others may hold it by now. Its kinds
- * that are noted meanwhile stay as they are. Return: the entry. */
-struct catalog_entry *catalog_put_back(struct catalog *catalog, const struct index_blob *blob);
+/* Take in a blob that was dropped and is there all the same, as it was, with what was @seen of it; others may
+ * hold it by now. Its kinds that are noted meanwhile stay as they are. Return: the entry. */
+struct catalog_entry *catalog_put_back(struct catalog *catalog, const struct index_blob *blob, uint8_t seen);
 
 /**
  * Note that a kind of a blob is in the store, and its use now.
@@ -131,8 +145,12 @@ struct catalog_entry *catalog_correct(struct catalog *catalog, const struct cata
 /* Bytes that its files take on disk. */
 uint64_t catalog_allocated(const struct catalog_entry *entry);
 
-/* The row that the index should have. */
+/* The row that the index should have. It goes on to speak for the inodes that it names already. */
 struct index_blob catalog_row(const struct catalog_entry *entry);
+
+/* The same, of a blob of which one kind is @info's inode now. */
+struct index_blob catalog_row_of(const struct catalog_entry *entry, const struct blob_info *info,
+				 enum blob_kind kind);
 
 /* A time of use: microseconds since 1970, later than all that were given or loaded, whatever the clock does.
  */

@@ -13,6 +13,7 @@ enum {
 /* One blob on its way out: out of the catalog, its files still there. */
 struct condemned {
 	struct index_blob row;
+	uint8_t seen; /* of its kinds: catalog.h */
 
 	/* Out. */
 	bool is_gone;
@@ -104,7 +105,7 @@ static void restore(struct catalog *catalog, const struct condemned *blob, struc
 	struct index_blob row = blob->row;
 
 	row.kinds = blob->kinds;
-	row = catalog_row(catalog_put_back(catalog, &row));
+	row = catalog_row(catalog_put_back(catalog, &row, blob->seen & blob->kinds));
 	if (row.row != blob->row.row)
 		index_batch_drop_blob(rows, blob->row.row);
 	if (!is_as_before)
@@ -194,7 +195,7 @@ bool evict_batch_add(struct evict *evict, const struct digest *digest, bool must
 	if (!batch)
 		batch = evict->batch = xcalloc(1, sizeof(*batch));
 	batch->must_free = must_free;
-	batch->blobs[batch->n++] = (struct condemned){ .row = row };
+	batch->blobs[batch->n++] = (struct condemned){ .row = row, .seen = entry->seen };
 	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
 		if (row.kinds & 1u << kind)
 			entry = catalog_drop(catalog, entry, kind);

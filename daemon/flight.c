@@ -33,6 +33,7 @@ struct flight {
 	struct list waiters;
 	struct list link; /* wanted */
 	bool was_known;   /* the catalog had it: coming back is healing */
+	bool was_doubted; /* but nobody believed that yet */
 	struct room_waiter room;
 };
 
@@ -119,15 +120,20 @@ static enum job_next flight_run(struct job *job)
 static void note_landed(const struct flight *flight)
 {
 	const struct flights_parts *parts = &flight->flights->parts;
-	struct index_batch *batch = index_batch_new();
-	uint64_t stale = catalog_drop_other_size(parts->catalog, &flight->info.digest);
 	struct catalog_entry *entry;
+	struct index_batch *batch;
 	struct index_blob row;
+	uint64_t stale;
 
+	if (flight->was_doubted && flight->r == BLOB_EXISTS && !flight->info.inode &&
+	    catalog_confirm(parts->catalog, &flight->info, flight->kind))
+		return; /* nothing is new, and to be found after a crash is no use */
+	batch = index_batch_new();
+	stale = catalog_drop_other_size(parts->catalog, &flight->info.digest);
 	if (stale)
 		index_batch_drop_blob(batch, stale);
 	entry = catalog_add(parts->catalog, &flight->info, flight->kind, NULL);
-	row = catalog_row(entry);
+	row = catalog_row_of(entry, &flight->info, flight->kind);
 	index_batch_put_blob(batch, &row);
 	index_submit(parts->index, batch, NULL, NULL);
 	if (flight->r == BLOB_EXISTS)
@@ -256,6 +262,8 @@ static struct flight *start(struct flights *flights, const struct digest *digest
 	flight->is_disputed = known && known->digest.size != digest->size;
 	flight->flights = flights;
 	flight->was_known = catalog_has(flights->parts.catalog, digest, kind);
+	flight->was_doubted =
+		flight->was_known && !(catalog_kinds(flights->parts.catalog, known) & 1u << kind);
 	if (known && !flight->is_disputed) /* of those with another size the store has none */
 		catalog_look(known, kind);
 	flight->room.made = on_room_made;

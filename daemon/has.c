@@ -131,9 +131,11 @@ static void stat_done(struct job *job)
 
 static bool is_unknown(const struct has *has, const struct digest *digest)
 {
-	const struct catalog_entry *entry = catalog_find(has->request->cache->catalog, digest);
+	const struct catalog *catalog = has->request->cache->catalog;
+	const struct catalog_entry *entry = catalog_find(catalog, digest);
 
-	return !digest_is_empty(digest) && (!entry || entry->digest.size != digest->size);
+	return !digest_is_empty(digest) &&
+	       (!entry || !catalog_kinds(catalog, entry) || entry->digest.size != digest->size);
 }
 
 static void look_at_blobs(struct has *has)

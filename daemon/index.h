@@ -26,7 +26,11 @@ struct event_base;
 struct index;
 struct index_batch;
 
-enum { INDEX_VERSION = 1 }; /* of the store: PRAGMA user_version; a newer one is refused, untouched */
+/*
+ * Of the store: PRAGMA user_version. A newer one is refused, untouched; an older one is brought up to this.
+ * Version 2: rows name their inodes. Those of version 1 name none until they are written anew.
+ */
+enum { INDEX_VERSION = 2 };
 
 #define INDEX_ROW_MAX (UINT64_MAX / 4)
 
@@ -42,6 +46,8 @@ struct index_blob {
 				  files */
 	uint8_t kinds;         /* bit 1 << enum blob_kind for each that is there */
 	uint64_t used;         /* last use: microseconds since 1970, strictly ascending between uses */
+	uint64_t inodes[2];    /* by enum blob_kind: which inode the row speaks for, as blob_inode() has it;
+				  0: not known, and in a change: the one that the row names already */
 };
 
 struct index_tree {
@@ -67,7 +73,8 @@ struct index_loaded {
 	bool is_new; /* rows and files were never brought together: a new store, or its index was lost */
 	/*
 	 * The machine was started again since, or nobody knows: what was used at or after @synced may have
-	 * its name, size and times on the disk without its bytes.
+	 * its name, size and times on the disk without its bytes. So may a file that is not the inode that
+	 * its row names, whenever that was used: it took the name later, and the crash took its row.
 	 */
 	bool is_doubtful;
 	uint64_t synced;
@@ -182,7 +189,7 @@ struct index_checked {
 };
 
 /**
- * Have SQLite check the index as it lies on the disk. Commits wait meanwhile: 62 MB (a million blobs) take
+ * Have SQLite check the index as it lies on the disk. Commits wait meanwhile: 71 MB (a million blobs) take
  * some tenths of a second.
  *
  * @replace  a damaged one is set aside, and a new one takes what comes; the next start finds the rest in the

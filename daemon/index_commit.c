@@ -10,7 +10,10 @@
 enum { CHECKPOINT_PAGES = 1000 };
 
 static const char *const changes[INDEX_OPS] = {
-	[INDEX_PUT_BLOB] = "INSERT OR REPLACE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+	[INDEX_PUT_BLOB] = "INSERT INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (row)"
+			   "DO UPDATE SET size = ?3, kinds = ?4, plain_allocated = ?5, exec_allocated = ?6,"
+			   "used = ?7, plain_inode = iif(?8, ?8, plain_inode),"
+			   "exec_inode = iif(?9, ?9, exec_inode)",
 	[INDEX_DROP_BLOB] = "DELETE FROM blobs WHERE row = ?1",
 	[INDEX_TOUCH_BLOB] = "UPDATE blobs SET used = ?2 WHERE row = ?1",
 	[INDEX_PUT_TREE] = "INSERT OR REPLACE INTO trees VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -62,6 +65,8 @@ static void bind_blob(sqlite3_stmt *statement, const struct index_blob *blob)
 	bind_number(statement, 5, blob->allocated[0]);
 	bind_number(statement, 6, blob->allocated[1]);
 	bind_number(statement, 7, blob->used);
+	bind_number(statement, 8, blob->inodes[0]);
+	bind_number(statement, 9, blob->inodes[1]);
 }
 
 static void bind_tree(sqlite3_stmt *statement, const struct index_tree *tree)

@@ -36,7 +36,9 @@ static const char schema[] =
 	"	kinds INTEGER NOT NULL CHECK (kinds BETWEEN 1 AND 3)," /* 1: plain, 2: executable */
 	"	plain_allocated INTEGER NOT NULL,"
 	"	exec_allocated INTEGER NOT NULL,"
-	"	used INTEGER NOT NULL"
+	"	used INTEGER NOT NULL,"
+	"	plain_inode INTEGER NOT NULL DEFAULT 0,"
+	"	exec_inode INTEGER NOT NULL DEFAULT 0"
 	");"
 	"CREATE TABLE trees ("
 	"	hash BLOB PRIMARY KEY CHECK (length(hash) = 32),"
@@ -55,6 +57,10 @@ static const char schema[] =
 	"	uid INTEGER NOT NULL"
 	") WITHOUT ROWID;"
 	"INSERT INTO meta VALUES ('clean', 0);";
+
+/* What version 1 lacks. */
+static const char upgrade_sql[] = "ALTER TABLE blobs ADD COLUMN plain_inode INTEGER NOT NULL DEFAULT 0;"
+				  "ALTER TABLE blobs ADD COLUMN exec_inode INTEGER NOT NULL DEFAULT 0;";
 
 /* ---- what SQLite says ---- */
 
@@ -215,13 +221,13 @@ static int check_version(struct index_db *db, int64_t *version, struct err *err)
 	return *version > INDEX_VERSION ? refuse_version(*version, err) : 0;
 }
 
-/* All at once: a version is there if and only if the tables are. */
-static int create(struct index_db *db, struct err *err)
+/* All at once: a version is there if and only if its tables are. */
+static int make_version(struct index_db *db, const char *tables, const char *what, struct err *err)
 {
 	AUTO_FREE char *sql =
 		xasprintf("BEGIN IMMEDIATE; %s PRAGMA user_version = %d; PRAGMA application_id = %d; COMMIT",
-			  schema, INDEX_VERSION, APPLICATION_ID);
-	int r = index_execute(db, sql, "creating", err);
+			  tables, INDEX_VERSION, APPLICATION_ID);
+	int r = index_execute(db, sql, what, err);
 
 	if (r < 0)
 		(void)index_execute(db, "ROLLBACK", "", NULL);
@@ -262,7 +268,9 @@ static int set_up(struct index_db *db, struct err *err)
 	if ((r = index_execute(db, settings, "opening", err)) < 0)
 		return r;
 	(void)sqlite3_wal_hook(db->handle, on_wal, db);
-	return version == 0 ? create(db, err) : 0;
+	if (version == 0)
+		return make_version(db, schema, "creating", err);
+	return version < INDEX_VERSION ? make_version(db, upgrade_sql, "upgrading", err) : 0;
 }
 
 /* ---- what the last stop was, and where it left the store ---- */

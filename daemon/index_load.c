@@ -44,6 +44,7 @@ static bool load_blob(struct row *row, struct digest *last, const struct index_s
 		.allocated = { number(row, 3, allocated_max), number(row, 4, allocated_max) },
 		.used = number(row, 5, INT64_MAX),
 		.row = number(row, 6, INDEX_ROW_MAX),
+		.inodes = { number(row, 7, UINT64_MAX), number(row, 8, UINT64_MAX) },
 	};
 
 	(void)last; /* blobs are keyed by row */
@@ -86,7 +87,8 @@ struct table {
 
 static const struct table tables[] = {
 	{ "blobs",
-	  "SELECT hash, size, kinds, plain_allocated, exec_allocated, used, row FROM blobs ORDER BY row",
+	  "SELECT hash, size, kinds, plain_allocated, exec_allocated, used, row, plain_inode, exec_inode "
+	  "FROM blobs ORDER BY row",
 	  load_blob, false },
 	{ "trees",
 	  "SELECT hash, size, files, directories, symlinks, bytes, used, hits FROM trees ORDER BY hash",

@@ -233,14 +233,16 @@ static void scan_file(struct node_inner *n, const struct file_node *file)
 {
 	const struct nodes_parts *parts = &n->nodes->parts;
 	struct catalog_entry *entry;
+	uint8_t kinds;
 
 	if (digest_is_empty(&file->digest))
 		return;
 	catalog_hold(parts->catalog, &file->digest);
 	entry = catalog_find(parts->catalog, &file->digest);
+	kinds = entry ? catalog_kinds(parts->catalog, entry) : 0;
 	/* With another size it is wanted as well: the flight finds out which of the two is right. */
-	if (entry && entry->digest.size == file->digest.size &&
-	    (file->properties || entry->kinds & 1u << kind_wanted(file)))
+	if (kinds && entry->digest.size == file->digest.size &&
+	    (file->properties || kinds & 1u << kind_wanted(file)))
 		return;
 	want_blob(n, &file->digest, kind_wanted(file), file->name);
 }

@@ -124,12 +124,12 @@ uint64_t put_note_blob(struct put *put, const struct blob_info *info, enum blob_
 {
 	bool unknown;
 	struct catalog_entry *entry = catalog_add(put->cache->catalog, info, kind, &unknown);
-	struct index_blob row = catalog_row(entry);
+	struct index_blob row = catalog_row_of(entry, info, kind);
 
 	catalog_hold(put->cache->catalog, &info->digest);
 	put->n_new += is_new;
 	put->new_bytes += is_new ? info->digest.size : 0;
-	if (!is_new && !unknown) {
+	if (!is_new && !unknown && !info->inode) {
 		index_use_blob(put->cache->index, row.row, row.used);
 		return 0;
 	}

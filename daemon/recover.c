@@ -14,6 +14,7 @@ enum {
 	STEP = 64,                      /* entries between two looks at the clock */
 	SETTLE_FILES = 64,              /* hashed by one job, */
 	SETTLE_BYTES = 8 * 1024 * 1024, /* or so many bytes: a hundredth of a second */
+	LOST_NAMES = 5,                 /* of tags that the log tells */
 };
 
 /* A file that is not believed. */
@@ -172,10 +173,8 @@ static void begin(struct recovery *recovery, bool (*step)(struct slice *slice))
 	slice_start(recovery->parts.slicer, &recovery->slice);
 }
 
-static void put_row(struct recovery *recovery, const struct catalog_entry *entry)
+static void put_row(struct recovery *recovery, struct index_blob row)
 {
-	struct index_blob row = catalog_row(entry);
-
 	index_batch_put_blob(recovery->rows, &row);
 }
 
@@ -198,12 +197,45 @@ static const struct index_blob *find_suspect(const struct recovery *recovery, co
 	return suspects->n ? bsearch(&key, suspects->rows, suspects->n, sizeof(key), by_hash) : NULL;
 }
 
+static bool is_here(const struct recovery *recovery, const struct digest *digest)
+{
+	const struct catalog *catalog = recovery->parts.catalog;
+
+	return digest_is_empty(digest) || catalog_has(catalog, digest, BLOB_PLAIN) ||
+	       catalog_has(catalog, digest, BLOB_EXEC);
+}
+
+static void tell_lost_tags(const struct recovery *recovery)
+{
+	const struct tags *tags = recovery->parts.tags;
+	AUTO_FREE char *names = xstrdup("");
+	size_t n = 0;
+
+	for (size_t i = 0; i < tags_n(tags); i++) {
+		struct index_tag tag = tags_at(tags, i);
+		AUTO_FREE char *before = NULL;
+
+		if (is_here(recovery, &tag.digest) || ++n > LOST_NAMES)
+			continue;
+		before = TAKE(names);
+		names = xasprintf("%s%s%s", before, *before ? ", " : "", tag.name);
+	}
+	if (n)
+		log_warning(
+			"%zu tags name what is not in the store any more: %s%s; they stay, so that it can be "
+			"put again, until somebody deletes them",
+			n, names, n > LOST_NAMES ? ", ..." : "");
+}
+
 /* All that was doubtful is settled, all that is gone is dropped. */
 static void end_whole(struct recovery *recovery)
 {
 	index_batch_settled(recovery->rows);
 	submit_rows(recovery);
-	blob_store_doubt(recovery->parts.store, false);
+	blob_store_end_doubt(recovery->parts.store);
+	catalog_doubt(recovery->parts.catalog, false);
+	if (recovery->in_doubt)
+		tell_lost_tags(recovery);
 	recovery->whole = true;
 	finish(recovery);
 }
@@ -242,7 +274,7 @@ static bool drop_unseen(struct recovery *recovery, struct catalog_entry *entry)
 		entry = catalog_drop(recovery->parts.catalog, entry, kind);
 	}
 	if (entry)
-		put_row(recovery, entry);
+		put_row(recovery, catalog_row(entry));
 	else
 		index_batch_drop_blob(recovery->rows, row);
 	return !entry;
@@ -285,7 +317,7 @@ static void take_in(struct recovery *recovery, const struct doubt *doubt)
 	if (is_first && suspect)
 		entry->used = suspect->used;
 	recovery->n_adopted += !suspect;
-	put_row(recovery, entry);
+	put_row(recovery, catalog_row_of(entry, &doubt->info, doubt->kind));
 }
 
 static void note_settled(struct recovery *recovery, const struct doubt *doubt)
@@ -382,7 +414,10 @@ static bool may_be_evicted(const struct recovery *recovery)
 
 static void adopt(struct recovery *recovery, const struct blob_info *info)
 {
-	put_row(recovery, catalog_add(recovery->parts.catalog, info, kind_of(recovery), NULL));
+	enum blob_kind kind = kind_of(recovery);
+	struct catalog_entry *entry = catalog_add(recovery->parts.catalog, info, kind, NULL);
+
+	put_row(recovery, catalog_row_of(entry, info, kind));
 	recovery->n_adopted++;
 }
 
@@ -394,10 +429,11 @@ static void compare(struct recovery *recovery, const struct blob_found *found)
 	struct catalog_entry *entry = catalog_find(recovery->parts.catalog, &info->digest);
 	bool is_known = entry && entry->kinds & 1u << kind;
 	bool agrees = !found->is_changed && (!entry || entry->digest.size == info->digest.size);
+	bool is_good = !recovery->in_doubt || found->is_vouched;
 
-	if (is_known && agrees && catalog_row(entry).allocated[kind] == info->allocated)
-		entry->seen |= (uint8_t)(1u << kind);
-	else if (is_known || !agrees || recovery->in_doubt || may_be_evicted(recovery))
+	if (agrees && is_good && catalog_confirm(recovery->parts.catalog, info, kind))
+		return;
+	if (is_known || !agrees || !is_good || may_be_evicted(recovery))
 		doubt_file(recovery, info, is_known);
 	else
 		adopt(recovery, info);

@@ -13,10 +13,12 @@
  *
  * Not to be believed is a file that disagrees with its row, or that does not look as it was published. After
  * a crash of the machine, or when the index was lost, that is also each file that is not known to be on the
- * disk for good: such rows are *suspects* and never were in the catalog, and such names have no row. The
- * store is in doubt then (blob.h), so that a request that meets one of them before it is settled hashes it
- * itself. Nothing waits for any of this: a blob that the catalog lacks is looked up on disk (flight.h). Loop
- * only.
+ * disk for good: such rows are *suspects* and never were in the catalog, such names have no row, and such
+ * inodes are not those that older rows vouch for. The store is in doubt then (blob.h), so that a
+ * request that meets one of them before it is settled hashes it itself. Nothing waits for any of this: a blob
+ * that the catalog lacks, or does not believe, is looked up on disk (flight.h).
+ *
+ * Tags that name nothing any more at the end of a doubt stay, and the log tells them. Loop only.
  */
 #ifndef DIRCACHE_DAEMON_RECOVER_H
 #define DIRCACHE_DAEMON_RECOVER_H
@@ -32,6 +34,7 @@
 #include "daemon/pool.h"
 #include "daemon/slice.h"
 #include "daemon/staging.h"
+#include "daemon/tags.h"
 #include "daemon/writers.h"
 
 struct recovery;
@@ -44,6 +47,7 @@ struct recovery_parts { /* all borrowed for good */
 	struct writers *writers;
 	struct claims *claims;
 	struct catalog *catalog;
+	const struct tags *tags;
 	struct index *index;
 	struct counters *counters;
 };

@@ -304,7 +304,7 @@ def rows_are_wrong(tale):
     tale.sql("UPDATE blobs SET plain_allocated = 10485760 WHERE hash = ?", (key["allocated"],))
     tale.sql("UPDATE blobs SET kinds = 3 WHERE hash = ?", (key["kinds"],))
     tale.sql("UPDATE blobs SET kinds = 2 WHERE hash = ?", (key["exec"],))
-    tale.sql("INSERT INTO blobs VALUES (NULL, ?, 9, 1, 4096, 0, 1)", (key["invented"],))
+    tale.sql("INSERT INTO blobs VALUES (NULL, ?, 9, 1, 4096, 0, 1, 0, 0)", (key["invented"],))
     tale.sql("INSERT INTO trees VALUES (?, 9, 1, 1, 0, 1, 1, 0)", (key["allocated"],))
     tale.sql("INSERT INTO tags VALUES ('dangling', ?, 9, ?)", (b"\x01" * 32, os.getuid()))
     tale.start()

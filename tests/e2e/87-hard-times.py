@@ -84,7 +84,7 @@ def fill_index(story):
     database = sqlite3.connect(story.store + "/index.sqlite")
     with database:
         database.executemany(
-            "INSERT INTO blobs VALUES (NULL, ?, 1, 1, 4096, 0, ?)",
+            "INSERT INTO blobs VALUES (NULL, ?, 1, 1, 4096, 0, ?, 0, 0)",
             ((hashlib.sha256(b"%d" % i).digest(), i) for i in range(N_ROWS)),
         )
         database.executemany(

@@ -134,6 +134,7 @@ static inline struct index_blob blob_of(uint64_t n)
 		.allocated = { n * 4096, n * 8192 },
 		.kinds = (uint8_t)(1 + n % 3),
 		.used = n,
+		.inodes = { 3 + n, 7 + n },
 	};
 
 	return blob;

@@ -38,6 +38,7 @@ static void call_once(void (**hook)(void))
 #define disk_send_full  real_send_full
 #define disk_fstat      real_fstat
 #define disk_fstatat    real_fstatat
+#define disk_statx      real_statx
 #define disk_mkdirat    real_mkdirat
 #define disk_linkat     real_linkat
 #define disk_link_fd    real_link_fd
@@ -52,6 +53,7 @@ int disk_write_full(int fd, const void *buf, size_t len);
 int disk_send_full(int from_fd, off_t offset, int to_fd, uint64_t len);
 int disk_fstat(int fd, struct stat *st);
 int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags);
+int disk_statx(int dirfd, const char *name, int flags, unsigned mask, struct statx *st);
 int disk_mkdirat(int dirfd, const char *name, mode_t mode);
 int disk_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to, int flags);
 int disk_link_fd(int fd, int to_dirfd, const char *to);
@@ -67,6 +69,7 @@ int disk_futimens(int fd, const struct timespec times[2]);
 #undef disk_send_full
 #undef disk_fstat
 #undef disk_fstatat
+#undef disk_statx
 #undef disk_mkdirat
 #undef disk_linkat
 #undef disk_link_fd
@@ -115,6 +118,11 @@ int disk_fstat(int fd, struct stat *st)
 int disk_fstatat(int dirfd, const char *name, struct stat *st, int flags)
 {
 	return is_due() ? failure(-EIO) : real_fstatat(dirfd, name, st, flags);
+}
+
+int disk_statx(int dirfd, const char *name, int flags, unsigned mask, struct statx *st)
+{
+	return is_due() ? failure(-EIO) : real_statx(dirfd, name, flags, mask, st);
 }
 
 int disk_mkdirat(int dirfd, const char *name, mode_t mode)

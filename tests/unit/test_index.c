@@ -46,6 +46,8 @@ START_TEST(everything_comes_back_as_it_was_put)
 		ck_assert_uint_eq(found->allocated[0], blob.allocated[0]);
 		ck_assert_uint_eq(found->allocated[1], blob.allocated[1]);
 		ck_assert_uint_eq(found->used, blob.used);
+		ck_assert_uint_eq(found->inodes[0], blob.inodes[0]);
+		ck_assert_uint_eq(found->inodes[1], blob.inodes[1]);
 	}
 	ck_assert_uint_eq(got.n_trees, 1);
 	ck_assert_mem_eq(&got.tree, &tree, sizeof(tree));
@@ -242,11 +244,61 @@ START_TEST(a_newer_version_is_refused_untouched)
 
 	start();
 	stop(true);
-	run_sql("PRAGMA user_version = 2");
+	run_sql("PRAGMA user_version = 3");
 	before = digest_of_folder();
 	ck_refused(-EPROTO, ERR_FAILED_PRECONDITION, "newer");
 	after = digest_of_folder();
 	ck_assert(digest_equal(&before, &after));
+}
+END_TEST
+
+START_TEST(an_older_version_is_brought_up_to_this_one)
+{
+	struct answer answer = { 0 };
+	struct index_blob blob = blob_of(5);
+	const struct index_blob *found;
+
+	start();
+	submit_blob(5, &answer);
+	wait_for(&answer, 1);
+	stop(true);
+	run_sql("ALTER TABLE blobs DROP COLUMN plain_inode; ALTER TABLE blobs DROP COLUMN exec_inode;"
+		"PRAGMA user_version = 1");
+	start();
+	ck_assert(!got.loaded.damage.set);
+	ck_assert(got.loaded.was_clean);
+	ck_assert_ptr_nonnull(found = find(&blob.digest));
+	ck_assert_uint_eq(found->used, 5);
+	ck_assert_uint_eq(found->inodes[0] + found->inodes[1], 0); /* nobody knows */
+	submit_blob(5, &answer);
+	wait_for(&answer, 2);
+	stop(true);
+	start();
+	ck_assert_uint_eq(find(&blob.digest)->inodes[0], blob.inodes[0]);
+	stop(true);
+}
+END_TEST
+
+START_TEST(a_row_speaks_for_its_inode_until_it_is_told_of_another)
+{
+	struct index_batch *batch = index_batch_new();
+	struct answer answer = { 0 };
+	struct index_blob blob = blob_of(6);
+
+	start();
+	index_batch_put_blob(batch, &blob);
+	blob.inodes[0] = 0;
+	blob.inodes[1] = UINT64_MAX;
+	blob.used = 7;
+	index_batch_put_blob(batch, &blob);
+	submit(batch, &answer);
+	wait_for(&answer, 1);
+	stop(true);
+	start();
+	ck_assert_uint_eq(find(&blob.digest)->inodes[0], blob_of(6).inodes[0]);
+	ck_assert_uint_eq(find(&blob.digest)->inodes[1], UINT64_MAX);
+	ck_assert_uint_eq(find(&blob.digest)->used, 7);
+	stop(true);
 }
 END_TEST
 
@@ -263,7 +315,7 @@ START_TEST(a_newer_version_that_is_still_in_the_wal_is_refused_untouched)
 		sqlite3 *db;
 
 		(void)sqlite3_open(path_of("index.sqlite"), &db);
-		(void)sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA user_version = 2", NULL, NULL,
+		(void)sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA user_version = 3", NULL, NULL,
 				   NULL);
 		_exit(0); /* without closing it */
 	}
@@ -318,6 +370,7 @@ UNIT_MAIN("index", everything_comes_back_as_it_was_put, changes_within_a_batch_h
 	  only_a_clean_stop_is_remembered_as_one, the_index_is_private_and_one_file_when_stopped,
 	  a_killed_process_loses_nothing_answered_and_halves_no_batch,
 	  batches_that_wait_are_committed_together, a_bad_batch_fails_alone_and_whole,
+	  an_older_version_is_brought_up_to_this_one, a_row_speaks_for_its_inode_until_it_is_told_of_another,
 	  a_newer_version_is_refused_untouched, a_newer_version_that_is_still_in_the_wal_is_refused_untouched,
 	  another_programs_database_is_refused, a_folder_that_is_not_there_is_an_error_with_words,
 	  uses_are_written_later_and_at_a_stop)

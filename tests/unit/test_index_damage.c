@@ -173,7 +173,7 @@ END_TEST
 START_TEST(a_row_that_makes_no_sense_is_damage)
 {
 	static const char *const rows[] = {
-		"INSERT INTO blobs VALUES (NULL, x'00', 1, 1, 0, 0, 0)",
+		"INSERT INTO blobs VALUES (NULL, x'00', 1, 1, 0, 0, 0, 0, 0)",
 		"UPDATE blobs SET row = 0 WHERE row = 1",
 		"UPDATE blobs SET row = -1 WHERE row = 1",
 		"UPDATE blobs SET row = 1 << 62 WHERE row = 1",
