@@ -19,6 +19,11 @@
 static atomic_uint n_links, n_others, n_wrong; /* calls as a client; those with other rights than they need */
 static atomic_int link_fails_as, rename_fails_as;
 
+/* The n-th directory that is made for the client is moved away at once, and a symlink to here put in its
+ * place. */
+static atomic_uint swap_nth;
+static char swap_goal[64];
+
 static uint64_t effective_capabilities(void)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -91,8 +96,18 @@ int disk_openat(int dirfd, const char *path, int flags, mode_t mode)
 
 int disk_mkdirat(int dirfd, const char *name, mode_t mode)
 {
+	unsigned left = atomic_load(&swap_nth);
+	int r;
+
 	look(false);
-	return real_mkdirat(dirfd, name, mode);
+	r = real_mkdirat(dirfd, name, mode);
+	if (r < 0 || !identity_assumed() || !left)
+		return r;
+	atomic_store(&swap_nth, left - 1); /* one worker makes them, in this test */
+	if (left == 1 &&
+	    (real_renameat2(dirfd, name, dirfd, "away", 0) < 0 || real_symlinkat(swap_goal, dirfd, name) < 0))
+		abort();
+	return 0;
 }
 
 int disk_symlinkat(const char *target, int dirfd, const char *name)
@@ -287,6 +302,65 @@ START_TEST(what_fails_is_taken_back_without_it)
 }
 END_TEST
 
+/* Directories of three levels, with something in each. */
+static struct digest store_deep_tree(void)
+{
+	struct digest bytes = store_text("deep", BLOB_PLAIN), below;
+
+	draft_init(&draft);
+	draft_file(&draft, "file", bytes, false);
+	draft_file(&draft, "empty", digest_empty, false);
+	for (unsigned level = 0; level < 2; level++) {
+		below = draft_store(&draft);
+		draft_init(&draft);
+		draft_file(&draft, "file", bytes, false);
+		draft_directory(&draft, "d", below);
+		draft_symlink(&draft, "link", "file");
+	}
+	return draft_store(&draft);
+}
+
+static void ck_untouched(int folder)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstat(folder, &st), 0);
+	ck_assert_uint_eq(st.st_mode, S_IFDIR | 0700);
+	ck_assert_uint_eq(count_names(folder), 0);
+}
+
+START_TEST(a_directory_that_becomes_a_symlink_at_once_leads_nowhere)
+{
+	struct identity *alice = start();
+	struct digest digest = store_deep_tree();
+	int elsewhere;
+
+	ck_assert_int_eq(mkdirat(cache.store_fd, "elsewhere", 0700), 0);
+	elsewhere = openat(cache.store_fd, "elsewhere", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(fchown(elsewhere, ALICE, ALICE), 0);
+	(void)snprintf(swap_goal, sizeof(swap_goal), "/proc/self/fd/%d", elsewhere);
+	for (unsigned i = 0; i < 8; i++) {
+		struct making m;
+
+		/* In a setgid folder modes are set by a call of their own. */
+		ck_assert_int_eq(fchmod(out, i < 4 ? 0755 : 02775), 0);
+		atomic_store(&swap_nth, 1 + i % 4);
+		make_so(&m, &digest, &(struct plan){ .client = alice });
+		ck_assert_uint_eq(atomic_load(&swap_nth) == 0, i % 4 < 3); /* there are three directories */
+		ck_assert_uint_eq(m.plan.r == 0, i % 4 == 3);
+		ck_untouched(elsewhere);
+		ck_assert_uint_eq(count_records(cache.store_fd), 0);
+		atomic_store(&swap_nth, 0);
+		(void)rmtree(out, "away", &err);
+		(void)rmtree(out, "t", &err);
+		ck_assert_uint_eq(count_names(out), 0);
+	}
+	(void)close(elsewhere);
+	stop_cache();
+	identity_put(alice);
+}
+END_TEST
+
 START_TEST(a_single_file_is_linked_with_it_and_copied_without)
 {
 	struct identity *alice = start();
@@ -316,4 +390,5 @@ END_TEST
 
 UNIT_MAIN("plan_client", the_right_to_link_is_held_at_links_and_at_nothing_else,
 	  it_is_never_held_where_no_links_are_made, it_is_given_up_where_a_link_turns_into_a_copy,
-	  what_fails_is_taken_back_without_it, a_single_file_is_linked_with_it_and_copied_without)
+	  what_fails_is_taken_back_without_it, a_directory_that_becomes_a_symlink_at_once_leads_nowhere,
+	  a_single_file_is_linked_with_it_and_copied_without)
