@@ -78,7 +78,7 @@ struct directory {
 /**
  * Check and decode an encoded Directory.
  *
- * @bytes        borrowed during the call
+ * @bytes        borrowed during the call; may be NULL when len is 0, which is the empty Directory
  * @max_entries  more is refused
  * @directory    out: owned by the caller, free with directory_free()
  *

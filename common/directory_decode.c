@@ -518,6 +518,8 @@ int directory_decode(const void *bytes, size_t len, size_t max_entries, struct d
 	int r;
 
 	decoder.block = decoder.scratch.grown = NULL;
+	if (!len)
+		bytes = ""; /* it may be NULL, to which C lets nobody add even 0 */
 	if ((r = count_nodes(bytes, len, max_entries, &counts, err)) < 0)
 		return r;
 	decoder_init(&decoder, len, &counts, err);

@@ -296,9 +296,18 @@ START_TEST(a_node_too_large_to_decode_is_not_encoded)
 }
 END_TEST
 
+START_TEST(no_bytes_at_all_are_the_empty_directory)
+{
+	AUTO(directory) d = NULL;
+
+	ck_assert_int_eq(directory_decode(NULL, 0, DIRECTORY_ENTRIES_MAX, &d, NULL), 0);
+	ck_assert_uint_eq(d->n_files + d->n_directories + d->n_symlinks, 0);
+}
+END_TEST
+
 UNIT_MAIN("directory", a_known_directory_has_its_known_digest, a_known_directory_is_read_whole,
-	  the_empty_directory_is_the_empty_blob, what_is_decoded_is_encoded_to_the_same_bytes,
-	  every_cut_of_a_message_is_refused_or_a_directory, unknown_fields_are_passed_over,
-	  names_are_any_bytes_in_the_order_of_unsigned_bytes, entries_are_found_by_name,
-	  lists_are_sorted_when_encoded, what_would_not_be_decoded_is_not_encoded,
+	  the_empty_directory_is_the_empty_blob, no_bytes_at_all_are_the_empty_directory,
+	  what_is_decoded_is_encoded_to_the_same_bytes, every_cut_of_a_message_is_refused_or_a_directory,
+	  unknown_fields_are_passed_over, names_are_any_bytes_in_the_order_of_unsigned_bytes,
+	  entries_are_found_by_name, lists_are_sorted_when_encoded, what_would_not_be_decoded_is_not_encoded,
 	  a_node_too_large_to_decode_is_not_encoded)
