@@ -254,7 +254,7 @@ static void ls_done(struct job *job)
 
 void ls_start(struct request *request)
 {
-	struct ls_params params = { .limit = PAGE_MAX };
+	struct ls_params params = { .path = { "", 0 }, .limit = PAGE_MAX };
 	struct err err = { 0 };
 	struct ls_job *ls;
 
