@@ -103,9 +103,10 @@ struct index_sink {
 };
 
 /**
- * Look whether the index in a store is of a newer version, before anything there is changed.
+ * Look whether the index in a store is of a newer version or another program's, before anything there is
+ * changed.
  *
- * A version that only its WAL has yet is seen by index_load(). Blocks on disk.
+ * What only its WAL has yet is seen by index_load(). Blocks on disk.
  *
  * Return: 0, or -EPROTO with err.
  */
@@ -125,7 +126,8 @@ struct index *index_new(struct event_base *base, const char *folder);
  * The store is marked as not cleanly stopped before the first value is read. A damaged index is set aside,
  * as index.sqlite.damaged-N with its WAL, and a new one takes its place.
  *
- * done gets r < 0 with err: -EPROTO for a store of a newer version, or what SQLite or the disk said.
+ * done gets r < 0 with err: -EPROTO for a store of a newer version or another program's, or what SQLite or
+ * the disk said.
  */
 void index_load(struct index *index, const struct index_sink *sink,
 		void (*done)(void *ctx, int r, const struct index_loaded *loaded, const struct err *err),

@@ -154,22 +154,35 @@ static int refuse_version(int64_t version, struct err *err)
 	return -EPROTO;
 }
 
+static int refuse_application(struct err *err)
+{
+	(void)err_set(err, ERR_FAILED_PRECONDITION, "opening the index: another program's database");
+	return -EPROTO;
+}
+
+static uint32_t big_endian(const uint8_t *v)
+{
+	return (uint32_t)v[0] << 24 | (uint32_t)v[1] << 16 | (uint32_t)v[2] << 8 | v[3];
+}
+
 /*
- * Look at the header of the file (SQLite's file format, 1.3): the version is in four bytes at 60. SQLite
- * itself would leave a WAL beside a store that we must not touch.
+ * Look at the header of the file (SQLite's file format, 1.3): the version is in four bytes at 60, the program
+ * at 68. SQLite itself would leave a WAL beside a store that we must not touch.
  */
 static int check_header(int fd, struct err *err)
 {
-	uint8_t header[100];
-	const uint8_t *v = &header[60];
+	uint8_t header[100] = { 0 }; /* what a shorter file lacks is zeros to SQLite */
 	ssize_t n = disk_pread(fd, header, sizeof(header), 0);
-	uint32_t version;
+	uint32_t version, application;
 
 	if (n < 0)
 		return err_errno(err, (int)n, "reading the index");
-	if ((size_t)n < sizeof(header) || memcmp(header, "SQLite format 3", 16) != 0)
+	if (memcmp(header, "SQLite format 3", 16) != 0)
 		return 0; /* new, or SQLite will say what it thinks of it */
-	version = (uint32_t)v[0] << 24 | (uint32_t)v[1] << 16 | (uint32_t)v[2] << 8 | v[3];
+	version = big_endian(&header[60]);
+	application = big_endian(&header[68]);
+	if (application != 0 && application != APPLICATION_ID)
+		return refuse_application(err);
 	if (version > INDEX_VERSION)
 		return refuse_version(version, err);
 	if (header[18] <= FORMAT_MAX && header[19] <= FORMAT_MAX)
@@ -214,10 +227,8 @@ static int check_version(struct index_db *db, int64_t *version, struct err *err)
 	    (r = query_number(db, "PRAGMA user_version", version, err)) < 0 ||
 	    (r = query_number(db, "PRAGMA application_id", &application, err)) < 0)
 		return r;
-	if (application != 0 && application != APPLICATION_ID) {
-		(void)err_set(err, ERR_FAILED_PRECONDITION, "opening the index: another program's database");
-		return -EPROTO;
-	}
+	if (application != 0 && application != APPLICATION_ID)
+		return refuse_application(err);
 	return *version > INDEX_VERSION ? refuse_version(*version, err) : 0;
 }
 

@@ -328,12 +328,33 @@ START_TEST(a_newer_version_that_is_still_in_the_wal_is_refused_untouched)
 }
 END_TEST
 
-START_TEST(another_programs_database_is_refused)
+/* Too short for a header; SQLite reads it as if zeros came behind. */
+START_TEST(a_newer_version_of_which_little_is_left_is_refused_untouched)
 {
+	struct digest before, after;
+
+	start();
+	stop(true);
+	run_sql("PRAGMA user_version = 2");
+	ck_assert_int_eq(truncate(path_of("index.sqlite"), 80), 0);
+	before = digest_of_folder();
+	ck_refused(-EPROTO, ERR_FAILED_PRECONDITION, "newer");
+	after = digest_of_folder();
+	ck_assert(digest_equal(&before, &after));
+}
+END_TEST
+
+START_TEST(another_programs_database_is_refused_untouched)
+{
+	struct digest before, after;
+
 	start();
 	stop(true);
 	run_sql("PRAGMA application_id = 1");
+	before = digest_of_folder();
 	ck_refused(-EPROTO, ERR_FAILED_PRECONDITION, "another program");
+	after = digest_of_folder();
+	ck_assert(digest_equal(&before, &after));
 }
 END_TEST
 
@@ -372,5 +393,6 @@ UNIT_MAIN("index", everything_comes_back_as_it_was_put, changes_within_a_batch_h
 	  batches_that_wait_are_committed_together, a_bad_batch_fails_alone_and_whole,
 	  an_older_version_is_brought_up_to_this_one, a_row_speaks_for_its_inode_until_it_is_told_of_another,
 	  a_newer_version_is_refused_untouched, a_newer_version_that_is_still_in_the_wal_is_refused_untouched,
-	  another_programs_database_is_refused, a_folder_that_is_not_there_is_an_error_with_words,
+	  a_newer_version_of_which_little_is_left_is_refused_untouched,
+	  another_programs_database_is_refused_untouched, a_folder_that_is_not_there_is_an_error_with_words,
 	  uses_are_written_later_and_at_a_stop)
