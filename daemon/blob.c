@@ -117,7 +117,8 @@ static int find_mtime(struct blob_store *store, struct err *err)
 		return err_errno(err, fd, "making a file in the store's folder 'tmp'");
 	r = find_mtime_of(store, fd);
 	disk_close(fd);
-	(void)disk_unlinkat(store->tmp_fd, name, 0);
+	if (disk_unlinkat(store->tmp_fd, name, 0) < 0)
+		(void)disk_unlinkat(store->tmp_fd, name, 0); /* else it stays until the next start */
 	if (r < 0)
 		return err_errno(err, r, "setting owner and time of a file in the store");
 	return 0;
@@ -208,8 +209,10 @@ int blob_store_is_empty(struct blob_store *store, struct err *err)
 		const struct dirent *entry = dir ? disk_readdir(dir, &r) : NULL;
 
 		disk_closedir(dir);
-		if (entry || r < 0)
-			return r < 0 ? r : 0;
+		if (r < 0)
+			return err_errno(err, r, "reading the store's folder '%s'", kind_names[kind]);
+		if (entry)
+			return 0;
 	}
 	return 1;
 }

@@ -64,10 +64,20 @@ static const char upgrade_sql[] = "ALTER TABLE blobs ADD COLUMN plain_inode INTE
 
 /* ---- what SQLite says ---- */
 
-static int errno_of(sqlite3 *handle, int code)
+/* What a system call said, for which SQLite has words like "disk I/O error". */
+static int errno_of_system(sqlite3 *handle)
 {
+	static const int passed_on[] = { ENOSPC, EDQUOT, EACCES, EROFS, EMFILE, ENFILE, ENOMEM };
 	int system = sqlite3_system_errno(handle);
 
+	for (size_t i = 0; i < N_ELEMENTS(passed_on); i++)
+		if (system == passed_on[i])
+			return -system;
+	return -EIO;
+}
+
+static int errno_of(sqlite3 *handle, int code)
+{
 	switch (code & 0xff) {
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
@@ -77,8 +87,7 @@ static int errno_of(sqlite3 *handle, int code)
 		return -ENOSPC;
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
-		return system == ENOSPC || system == EDQUOT || system == EACCES || system == EROFS ? -system
-												   : -EIO;
+		return errno_of_system(handle);
 	case SQLITE_NOMEM:
 		return -ENOMEM;
 	case SQLITE_BUSY:
@@ -96,7 +105,10 @@ static int errno_of(sqlite3 *handle, int code)
 int index_fail(struct index_db *db, int code, const char *what, struct err *err)
 {
 	int r = errno_of(db->handle, code);
+	int primary = code & 0xff;
 
+	if (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN || primary == SQLITE_FULL)
+		return err_errno(err, r, "%s the index: %s", what, sqlite3_errmsg(db->handle));
 	(void)err_set(err, err_code_of_errno(-r), "%s the index: %s%s", what,
 		      r == -EUCLEAN ? "it is damaged: " : "", sqlite3_errmsg(db->handle));
 	return r;
@@ -352,6 +364,10 @@ static int open_file(struct index_db *db, struct index_loaded *loaded, struct er
 	if ((r = set_up(db, err)) < 0 || (r = read_state(db, loaded, err)) < 0)
 		return r;
 	if (loaded->was_clean && (r = mark_running(db, err)) < 0)
+		return r;
+	/* A file that SQLite could not open for writing it has opened for reading, and says so at a commit.
+	 */
+	if ((r = index_execute(db, "BEGIN IMMEDIATE; ROLLBACK", "opening", err)) < 0)
 		return r;
 	if ((r = index_prepare_changes(db, err)) < 0)
 		return r;

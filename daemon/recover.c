@@ -75,6 +75,20 @@ static int by_hash(const void *a, const void *b)
 	return memcmp(x->digest.hash, y->digest.hash, DIGEST_HASH_SIZE);
 }
 
+/* What could not be deleted is tried once more: after a failure of the moment nothing is left. */
+static void sweep_staging(struct recovery *recovery)
+{
+	size_t n_first;
+
+	recovery->r = staging_sweep(recovery->parts.staging, &recovery->n_deleted, &recovery->err);
+	if (recovery->r == 0)
+		return;
+	n_first = recovery->n_deleted;
+	err_clear(&recovery->err);
+	recovery->r = staging_sweep(recovery->parts.staging, &recovery->n_deleted, &recovery->err);
+	recovery->n_deleted += n_first;
+}
+
 /* The first job: also sort what is looked for later. */
 static void sweep_litter(struct recovery *recovery)
 {
@@ -83,7 +97,7 @@ static void sweep_litter(struct recovery *recovery)
 	if (recovery->suspects.n)
 		qsort(recovery->suspects.rows, recovery->suspects.n, sizeof(*recovery->suspects.rows),
 		      by_hash);
-	recovery->r = staging_sweep(recovery->parts.staging, &recovery->n_deleted, &recovery->err);
+	sweep_staging(recovery);
 	if (blob_store_clean(recovery->parts.store, &err) < 0 && recovery->r == 0) {
 		recovery->r = -1;
 		recovery->err = err;

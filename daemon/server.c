@@ -103,7 +103,9 @@ static int remove_stale_socket(const char *path, struct err *err)
 
 	if (r == -ENOENT)
 		return 0;
-	if (r == 0 && !S_ISSOCK(st.st_mode))
+	if (r < 0)
+		return err_errno(err, r, "looking for a stale socket at '%s'", path);
+	if (!S_ISSOCK(st.st_mode))
 		return err_set(err, ERR_FAILED_PRECONDITION, "'%s' is there and is no socket", path);
 	sock = socket_connect(path, SOCK_NONBLOCK, NULL);
 	if (sock >= 0 || sock == -EAGAIN)

@@ -365,7 +365,8 @@ static int sweep_slot(int records_fd, uint32_t slot, const char *run, size_t *n_
 	if (r < 0)
 		return r;
 	*n_deleted += (size_t)r;
-	return clear_slot(records_fd, slot);
+	r = clear_slot(records_fd, slot);
+	return r < 0 ? err_errno(err, r, "clearing a staging record in the store") : 0;
 }
 
 static int sweep_file(struct staging *staging, const char *run, size_t *n_deleted, struct err *err)
@@ -380,8 +381,8 @@ static int sweep_file(struct staging *staging, const char *run, size_t *n_delete
 		r = sweep_slot(fd, slot, run, n_deleted, err);
 		first = first ? first : r;
 	}
-	if (first == 0)
-		(void)disk_unlinkat(staging->fd, run, 0);
+	if (first == 0 && (r = disk_unlinkat(staging->fd, run, 0)) < 0)
+		first = err_errno(err, r, "deleting the staging records '%s' in the store", run);
 	return first;
 }
 
@@ -422,6 +423,8 @@ int staging_sweep(struct staging *staging, size_t *n_deleted, struct err *err)
 		first = first ? first : swept;
 	}
 	disk_closedir(dir);
+	if (r < 0)
+		(void)err_errno(err, r, "reading the folder 'staging' in the store");
 	return first ? first : r;
 }
 

@@ -70,7 +70,7 @@ class Sweep:
         try:
             self.story.start_daemon("--verbose", "--workers", "1")
             ready_client(self.story.socket).close()
-        except (RuntimeError, Closed, ConnectionError):
+        except (RuntimeError, Closed, OSError):
             self.end(begin)
             raise
 
@@ -80,7 +80,7 @@ class Sweep:
         if daemon.wait(60) != 0:
             with open(self.story.log, errors="replace") as log:
                 log.seek(begin)
-                errors = [line for line in log if " error: " in line]
+                errors = [line.strip() for line in log if " error: " in line]
             raise Ended(errors[-1] if errors else "no error in the log; status %d" % daemon.returncode)
 
     def stop(self):
@@ -202,6 +202,8 @@ class Sweep:
         """What is not clear about an error?"""
         if name == "EINTR":
             return ["interrupted: %s" % error]
+        if "readonly database" in error.message:
+            return []  # SQLite opens for reading what it could not open for writing, and keeps no errno
         if isinstance(error, RpcError) and error.code != CODES[name]:
             return ["code %s: %s" % (error.code, error.message)]
         if not re.search(r"\w+ .*: .*" + re.escape(os.strerror(getattr(errno, name))), error.message):
@@ -274,6 +276,8 @@ class Sweep:
     def sweep(self, operation, prepare, do):
         """The claims of an operation: what prepares for it, without faults, and what is done with that."""
         do(prepare())
+        if not self.story.daemon:
+            self.start()
         wrong = self.look()
         self.baseline = self.descriptors()
         self.story.check("%s is done" % operation, not wrong, wrong)
