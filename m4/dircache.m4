@@ -29,6 +29,21 @@ AC_DEFUN([DIRCACHE_TRY_LDFLAGS], [
 	LDFLAGS=$dircache_saved_LDFLAGS
 ])
 
+# DIRCACHE_UNIT_DIR(NAME, DEFAULT, WHAT): --with-NAME=DIR, into NAME. Below our own prefix unless told otherwise,
+# so that nothing is installed elsewhere.
+AC_DEFUN([DIRCACHE_UNIT_DIR], [
+	AC_ARG_WITH([$1], [AS_HELP_STRING([--with-$1=DIR], [$3 @<:@$2@:>@])],
+		[AS_CASE([$withval], [yes], [$1='$2'], [no], [$1=], [$1=$withval])], [$1='$2'])
+	AC_SUBST([$1])
+])
+
+# DIRCACHE_UNIT_DIRS: where the units for systemd go; the automake lists systemdsystemunit_DATA and so on follow.
+AC_DEFUN([DIRCACHE_UNIT_DIRS], [
+	DIRCACHE_UNIT_DIR([systemdsystemunitdir], [${prefix}/lib/systemd/system], [units of the machine])
+	DIRCACHE_UNIT_DIR([systemduserunitdir], [${prefix}/lib/systemd/user], [units of users])
+	DIRCACHE_UNIT_DIR([sysusersdir], [${prefix}/lib/sysusers.d], [the user and group of the machine's daemon])
+])
+
 # DIRCACHE_OPTIONS: the --enable options, into dircache_* variables and conditionals.
 AC_DEFUN([DIRCACHE_OPTIONS], [
 	AC_ARG_ENABLE([sanitizers],
