@@ -125,7 +125,18 @@ AC_DEFUN([DIRCACHE_FLAGS], [
 	AC_SUBST([FUZZ_LDFLAGS])
 
 	# In the header rather than on the command line, since it may stand only where the compiler optimizes.
+	# Level 3 checks sizes that are known when the program runs; an older libc or compiler takes it for 2, and warns.
+	AC_MSG_CHECKING([for the level of fortified functions])
+	dircache_saved_CFLAGS=$CFLAGS
+	CFLAGS="$CFLAGS -O2 -Werror -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3"
+	AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[
+		#include <stdio.h>
+		#include <string.h>
+		]])], [dircache_fortify=3], [dircache_fortify=2])
+	CFLAGS=$dircache_saved_CFLAGS
+	AC_MSG_RESULT([$dircache_fortify])
+	AC_DEFINE_UNQUOTED([DIRCACHE_FORTIFY], [$dircache_fortify], [what _FORTIFY_SOURCE is where the compiler optimizes])
 	AH_BOTTOM([#if defined __OPTIMIZE__ && !defined _FORTIFY_SOURCE && !defined DIRCACHE_SANITIZERS
-#define _FORTIFY_SOURCE 2
+#define _FORTIFY_SOURCE DIRCACHE_FORTIFY
 #endif])
 ])
