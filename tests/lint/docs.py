@@ -68,4 +68,17 @@ def links():
                 yield "%s:%d: %s" % (path, number, match.group(1))
 
 
-claims(commands, options, methods, counters, links)
+def tests_named():
+    """docs/SECURITY.md names tests that there are"""
+    claimed = {name for path in files("tests/unit/*.c")
+               for name in re.findall(r"^START_TEST\((\w+)\)", read(path), re.MULTILINE)}
+    page = "docs/SECURITY.md"
+    for number, match in lines_matching(read(page), r"`(tests/[^`]+)`"):
+        if not os.path.exists(os.path.join(ROOT, match.group(1))):
+            yield "%s:%d: there is no %s" % (page, number, match.group(1))
+    for number, match in lines_matching(read(page), r"`([a-z0-9]+(?:_[a-z0-9]+){4,})`"):
+        if match.group(1) not in claimed:
+            yield "%s:%d: there is no test %s" % (page, number, match.group(1))
+
+
+claims(commands, options, methods, counters, links, tests_named)
