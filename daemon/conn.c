@@ -15,9 +15,18 @@
 enum {
 	READS_A_TURN = 4, /* then other connections get theirs, */
 	TURN_NS = 300000, /* as after so long */
+	SWEEP_LEAST = 64, /* connections looked at in a second, and a quarter of those there are */
 };
 
-static const struct timeval at_once = { 0 }, a_while = { .tv_usec = 20000 };
+/* Who does nothing on a connection for administration, of which there are few, does not keep it. */
+static const uint64_t reserved_idle_ns = 30000000000;
+
+static const struct timeval at_once = { 0 }, a_while = { .tv_usec = 20000 }, a_second = { .tv_sec = 1 };
+
+/* Waiting for the peer: since when, and what would have changed if it had done something. */
+struct wait {
+	uint64_t since_ns, mark;
+};
 
 /* A message on its way out. */
 struct outgoing {
@@ -40,6 +49,10 @@ struct conn {
 	struct inbox inbox;
 	struct list out;
 	size_t out_len;
+	uint64_t n_sent; /* messages, whole */
+
+	struct wait message, taking,
+		rest; /* for the end of a message, for answers to be taken, for a request */
 
 	bool dispatching; /* a request may end from within, and must not start reading again below */
 	bool held_up;     /* whole messages may be in the inbox, for which there was no room or time */
@@ -53,9 +66,15 @@ static void watch(struct conn *conn);
 
 /* ---- end ---- */
 
+static void count_sent(struct conn *conn, size_t n)
+{
+	conn->out_len -= n;
+	conn->session.user->unsent -= n;
+}
+
 static void outgoing_free(struct conn *conn, struct outgoing *out)
 {
-	conn->out_len -= out->len - out->sent;
+	count_sent(conn, out->len - out->sent);
 	list_remove(&out->link);
 	if (out->fd >= 0)
 		cache_close_fds(conn->session.service->cache, &out->fd, 1);
@@ -84,6 +103,7 @@ static void conn_free(struct conn *conn)
 {
 	struct conns *conns = conn->conns;
 
+	list_remove(&conn->starving);
 	drop_inbox(conn);
 	while (!list_is_empty(&conn->out))
 		outgoing_free(conn, LIST_ENTRY(conn->out.next, struct outgoing, link));
@@ -94,8 +114,8 @@ static void conn_free(struct conn *conn)
 	event_free(conn->again);
 	(void)close(conn->sock);
 	list_remove(&conn->link);
-	list_remove(&conn->starving);
 	conns->n--;
+	conns->n_reserved -= conn->session.is_reserved;
 	free(conn);
 	conns_feed(conns);
 	conns->changed(conns->ctx);
@@ -114,7 +134,7 @@ static void pause_sending(struct conn *conn)
 }
 
 /* Return: 0 when all is sent, -EAGAIN, or why the peer cannot be reached. */
-static int flush(struct conn *conn)
+static int send_some(struct conn *conn)
 {
 	while (!list_is_empty(&conn->out) && !conn->paused) {
 		struct outgoing *out = LIST_ENTRY(conn->out.next, struct outgoing, link);
@@ -129,11 +149,29 @@ static int flush(struct conn *conn)
 			cache_close_fds(conn->session.service->cache, &out->fd, 1);
 		out->fd = -1;
 		out->sent += (size_t)n;
-		conn->out_len -= (size_t)n;
-		if (out->sent == out->len)
-			outgoing_free(conn, out);
+		count_sent(conn, (size_t)n);
+		if (out->sent < out->len)
+			continue;
+		outgoing_free(conn, out);
+		conn->n_sent++;
 	}
 	return conn->paused ? -EAGAIN : 0;
+}
+
+static bool takes_too_little(const struct user *user)
+{
+	return user->unsent >= USER_UNSENT_MAX;
+}
+
+/* The same, and where a user's other connections wait for that, they go on. */
+static int flush(struct conn *conn)
+{
+	bool took_too_little = takes_too_little(conn->session.user);
+	int r = send_some(conn);
+
+	if (took_too_little && !takes_too_little(conn->session.user))
+		conns_feed(conn->conns);
+	return r;
 }
 
 static void flush_or_die(struct conn *conn)
@@ -154,6 +192,7 @@ static void enqueue(struct conn *conn, char *bytes, size_t len, int fd)
 	list_init(&out->link);
 	list_append(&conn->out, &out->link);
 	conn->out_len += len;
+	conn->session.user->unsent += len;
 }
 
 static void conn_send(struct session *session, char *bytes, size_t len, int fd)
@@ -191,10 +230,16 @@ static void on_writable(evutil_socket_t sock, short what, void *arg)
 
 /* ---- in ---- */
 
-static bool may_dispatch(const struct conn *conn)
+/* By what there is of this connection alone. */
+static bool has_room(const struct conn *conn)
 {
 	return conn->session.n_requests < CONN_REQUESTS_MAX && conn->out_len < CONN_UNSENT_MAX &&
 	       !conn->session.n_held && !conn->closing;
+}
+
+static bool may_dispatch(const struct conn *conn)
+{
+	return has_room(conn) && !takes_too_little(conn->session.user);
 }
 
 /* The daemon, or its user, has as many descriptors open as may be, or as many large messages. */
@@ -322,7 +367,7 @@ void conns_feed(struct conns *conns)
 	list_for_each (l, &conns->starved) {
 		struct conn *conn = LIST_ENTRY(l, struct conn, starving);
 
-		if (!is_starving(conn))
+		if (may_dispatch(conn) && (conn->held_up || !is_starving(conn)))
 			watch(conn);
 	}
 }
@@ -358,7 +403,7 @@ static void watch(struct conn *conn)
 		(void)event_add(conn->hung_up, NULL);
 	}
 	list_remove(&conn->starving);
-	if (may_dispatch(conn) && !conn->held_up && is_starving(conn))
+	if (has_room(conn) && (!may_dispatch(conn) || (!conn->held_up && is_starving(conn))))
 		list_append(&conn->conns->starved, &conn->starving);
 	if (conn->held_up && may_dispatch(conn)) /* there was no time: at the next turn of the loop */
 		(void)evtimer_add(conn->again, &at_once);
@@ -368,9 +413,117 @@ static void watch(struct conn *conn)
 		(void)event_del(conn->writable);
 }
 
+/* ---- waiting ---- */
+
+/* For how long? Nothing was waited for if not waits, and all is well if the mark has changed. */
+static uint64_t waited_ns(struct wait *wait, bool waits, uint64_t mark, uint64_t now_ns)
+{
+	if (!waits || !wait->since_ns || wait->mark != mark)
+		*wait = (struct wait){ .since_ns = now_ns, .mark = mark };
+	return now_ns - wait->since_ns;
+}
+
+static bool is_over(uint64_t ns, uint64_t limit_ns)
+{
+	return limit_ns && ns > limit_ns;
+}
+
+static bool is_at_rest(const struct conn *conn)
+{
+	const struct session *session = &conn->session;
+
+	return !session->n_requests && list_is_empty(&session->items) &&
+	       lease_group_is_empty(&session->leases) && inbox_is_empty(&conn->inbox) &&
+	       list_is_empty(&conn->out) && !conn->closing;
+}
+
+/* Say farewell. */
+static void close_for(struct conn *conn, const struct err *err)
+{
+	refuse(conn, err);
+	flush_or_die(conn);
+	if (conn->dead)
+		conn_free(conn);
+	else
+		watch(conn);
+}
+
+static void end_message(struct conn *conn)
+{
+	struct err err = { 0 };
+
+	conn->session.service->cache->counters.slow_writers++;
+	err_set(&err, ERR_RESOURCE_EXHAUSTED,
+		"message: it was begun, and has not ended after %ju s (message-timeout)",
+		(uintmax_t)(conn->conns->patience.stall / 1000000000));
+	close_for(conn, &err);
+}
+
+static void end_rest(struct conn *conn)
+{
+	struct err err = { 0 };
+
+	conn->session.service->cache->counters.idle_connections++;
+	err_set(&err, ERR_UNAVAILABLE, "nothing was asked on this connection for so long that it is closed%s",
+		conn->session.is_reserved ? ": it was one for administration" : " (connection-timeout)");
+	close_for(conn, &err);
+}
+
+static void sweep_one(struct conn *conn, uint64_t now_ns)
+{
+	const struct conn_patience *patience = &conn->conns->patience;
+	bool takes = list_is_empty(&conn->out) || conn->paused, is_resting = is_at_rest(conn);
+	bool in_message = !inbox_is_empty(&conn->inbox) && may_read(conn);
+	uint64_t rest_ns = waited_ns(&conn->rest, is_resting, conn->inbox.start, now_ns);
+
+	if (is_over(waited_ns(&conn->taking, !takes, conn->n_sent, now_ns), patience->stall)) {
+		conn->session.service->cache->counters.slow_readers++;
+		conn_free(conn); /* it would not take a word of farewell either */
+	} else if (is_over(waited_ns(&conn->message, in_message, conn->inbox.start, now_ns),
+			   patience->stall)) {
+		end_message(conn);
+	} else if (is_over(rest_ns, conn->session.is_reserved ? reserved_idle_ns : patience->idle)) {
+		end_rest(conn);
+	} else if (rest_ns) {
+		inbox_rest(&conn->inbox);
+	}
+}
+
+/* Each is looked at every few seconds, then has its next turn behind the others. */
+static void on_sweep(evutil_socket_t sock, short what, void *arg)
+{
+	struct conns *conns = arg;
+	struct lap lap = lap_begin();
+	size_t n = conns->n / 4 + SWEEP_LEAST;
+	struct list *l;
+
+	(void)sock;
+	(void)what;
+	if (n > conns->n)
+		n = conns->n;
+	while (n-- && (l = list_pop(&conns->open))) {
+		struct conn *conn = LIST_ENTRY(l, struct conn, link);
+
+		list_append(&conns->open, &conn->link);
+		sweep_one(conn, lap.began_ns);
+	}
+	if (conns->n)
+		(void)evtimer_add(conns->sweep, &a_second);
+	lap_end(&lap);
+}
+
+static void begin_sweeping(struct conns *conns)
+{
+	if (!conns->sweep)
+		conns->sweep = evtimer_new(conns->base, on_sweep, conns);
+	if (!conns->sweep)
+		abort();
+	(void)evtimer_add(conns->sweep, &a_second);
+}
+
 /* ---- all ---- */
 
-void conn_new(struct conns *conns, int sock, struct identity *identity)
+void conn_new(struct conns *conns, int sock, struct identity *identity, bool is_reserved)
 {
 	struct conn *conn = xcalloc(1, sizeof(*conn));
 
@@ -378,6 +531,7 @@ void conn_new(struct conns *conns, int sock, struct identity *identity)
 	conn->session.send = conn_send;
 	conn->session.request_ended = conn_request_ended;
 	conn->session.refuse = conn_refuse;
+	conn->session.is_reserved = is_reserved;
 	conn->conns = conns;
 	conn->sock = sock;
 	list_init(&conn->out);
@@ -391,7 +545,9 @@ void conn_new(struct conns *conns, int sock, struct identity *identity)
 	if (!conn->readable || !conn->writable || !conn->hung_up || !conn->again)
 		abort();
 	list_append(&conns->open, &conn->link);
-	conns->n++;
+	if (conns->n++ == 0)
+		begin_sweeping(conns);
+	conns->n_reserved += is_reserved;
 	conns->changed(conns->ctx);
 	watch(conn);
 }
@@ -417,4 +573,6 @@ void conns_close(struct conns *conns)
 {
 	while (!list_is_empty(&conns->open))
 		conn_free(LIST_ENTRY(conns->open.next, struct conn, link));
+	if (conns->sweep)
+		event_free(TAKE(conns->sweep));
 }

@@ -17,32 +17,43 @@
 #include "common/list.h"
 #include "daemon/request.h"
 
+struct event;
 struct event_base;
+
+/* How long a connection is waited for, in nanoseconds; 0: for ever. */
+struct conn_patience {
+	uint64_t stall; /* for the end of a message that was begun, and until an answer is taken */
+	uint64_t idle;  /* for the next request, where nothing is open, put or leased */
+};
 
 /* All connections of the daemon. */
 struct conns {
 	struct event_base *base;
 	struct service *service;
 	struct list open;
-	size_t n;
-	size_t max_fds;             /* received descriptors that may be open at a time */
+	size_t n, n_reserved;
+	size_t max_fds; /* received descriptors that may be open at a time */
+	struct conn_patience patience;
+	struct event *sweep;        /* private: looks for those that are waited for */
 	struct list starved;        /* connections that wait for what others have of these */
 	void (*changed)(void *ctx); /* a connection came or went */
 	void *ctx;
 };
 
 enum {
-	CONN_REQUESTS_MAX = 64,    /* open requests of one connection */
-	CONN_UNSENT_MAX = 1 << 20, /* bytes of answers not taken, before reading stops */
+	CONN_REQUESTS_MAX = 64,     /* open requests of one connection */
+	CONN_UNSENT_MAX = 1 << 20,  /* bytes of answers not taken, before reading stops, */
+	USER_UNSENT_MAX = 64 << 20, /* as it does on all connections of a user with so many */
 };
 
 /**
  * Serve a connection that was accepted.
  *
- * @sock      non-blocking; taken over
- * @identity  of the peer; taken over
+ * @sock         non-blocking; taken over
+ * @identity     of the peer; taken over
+ * @is_reserved  beyond what may be open: for administration alone
  */
-void conn_new(struct conns *conns, int sock, struct identity *identity);
+void conn_new(struct conns *conns, int sock, struct identity *identity, bool is_reserved);
 
 /* Descriptors were closed: whoever waited for that is read again. */
 void conns_feed(struct conns *conns);

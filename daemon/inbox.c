@@ -186,3 +186,11 @@ void inbox_settle(struct inbox *inbox)
 		memmove(inbox->bytes, inbox->bytes + inbox->at, inbox->len);
 	inbox->at = 0;
 }
+
+void inbox_rest(struct inbox *inbox)
+{
+	if (inbox->len)
+		return;
+	free(TAKE(inbox->bytes));
+	inbox->capacity = 0;
+}

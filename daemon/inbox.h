@@ -77,7 +77,10 @@ int inbox_next(struct inbox *inbox, struct packet *packet, struct err *err);
 /* No message is taken just now: make room at the end. */
 void inbox_settle(struct inbox *inbox);
 
-/* Is something there that was not taken? */
+/* Nothing is expected soon: give the buffer back if it is empty. */
+void inbox_rest(struct inbox *inbox);
+
+/* Is nothing there that was not taken? */
 bool inbox_is_empty(const struct inbox *inbox);
 
 /* The descriptors of messages that never became whole; the array is to be free()d, NULL when there are none.

@@ -160,6 +160,11 @@ static struct lease *lease_new(struct leases *leases, const struct digest *tree,
 	return lease;
 }
 
+bool lease_group_is_empty(const struct lease_group *group)
+{
+	return list_is_empty(&group->leases);
+}
+
 int lease_take(struct leases *leases, const struct digest *tree, uid_t uid, struct lease_group *group,
 	       struct lease **taken, struct err *err)
 {

@@ -17,6 +17,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "common/auto.h"
@@ -48,6 +49,7 @@ struct lease_group {
 void lease_group_init(struct leases *leases, struct lease_group *group);
 /* The connection has ended, and its leases with it. */
 void lease_group_fini(struct lease_group *group);
+bool lease_group_is_empty(const struct lease_group *group);
 
 /**
  * Hold a cached tree, for a request that will ask for a lease when it is done.

@@ -222,6 +222,7 @@ int options_read(struct options *options, int argc, char **argv, struct err *err
 	*options = (struct options){
 		.socket_mode = 0600,
 		.node_memory = 256 << 20,
+		.message_timeout = 60,
 		.limits = tree_default_limits,
 		.user = { .connections = 1000, .requests = 4096, .tags = 5000, .leases = 10000 }
 	};

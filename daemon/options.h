@@ -22,11 +22,14 @@ struct options {
 	uint64_t min_free;    /* bytes */
 	uint64_t node_memory; /* bytes */
 	struct tree_limits limits;
-	struct user_limits user; /* fds 0: half of all */
-	uint64_t workers;        /* 0: chosen by the number of CPUs */
-	uint64_t socket_mode;    /* permission bits */
-	char *socket_group;      /* owned, or NULL */
-	uint64_t idle_timeout;   /* seconds without a connection before a stop; 0: never */
+	struct user_limits user;     /* fds 0: half of all */
+	uint64_t max_connections;    /* 0: chosen by RLIMIT_NOFILE */
+	uint64_t message_timeout;    /* seconds; 0: none */
+	uint64_t connection_timeout; /* the same */
+	uint64_t workers;            /* 0: chosen by the number of CPUs */
+	uint64_t socket_mode;        /* permission bits */
+	char *socket_group;          /* owned, or NULL */
+	uint64_t idle_timeout;       /* seconds without a connection before a stop; 0: never */
 	bool verbose;
 };
 

@@ -376,6 +376,11 @@ static int check_method(const struct request *request, const struct method *meth
 {
 	if (method->admin && !identity_is_admin(request->identity->uid))
 		return identity_refuse(method->name, err);
+	if (request->session->is_reserved && !method->admin && !method->any_time)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED,
+			       "%s: so many connections are open that this one is for administration only "
+			       "(max-connections, max-user-connections)",
+			       method->name);
 	if (request->service->stopping && !method->any_time)
 		return err_set(err, ERR_UNAVAILABLE, "%s: the daemon is stopping", method->name);
 	return 0;

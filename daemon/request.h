@@ -68,6 +68,7 @@ struct session {
 	struct list items;
 	uint32_t n_numbered; /* items that were given a number */
 	struct lease_group leases;
+	bool is_reserved; /* one connection more than may be: for administration alone */
 
 	/* Send bytes (taken over), and a descriptor (taken over) with them unless fd is -1. */
 	void (*send)(struct session *session, char *bytes, size_t len, int fd);

@@ -30,9 +30,11 @@
 #include "daemon/supervisor.h"
 
 enum {
-	SPARE_FDS = 256,   /* for the daemon itself: folders, SQLite, connections */
+	SPARE_FDS = 256,   /* for the daemon itself: folders, SQLite */
 	MANY_FDS = 2048,   /* for clients: then as many are left, of which the store may keep some */
 	TABLE_FDS = 16384, /* of 8 bytes each */
+	CONNECTIONS = 10000,
+	RESERVE = 8, /* connections beyond any limit, for administration */
 	ACCEPTS_A_TURN = 16,
 	LAST_WORDS_MS = 2000, /* how long a stop waits for clients to take their answers */
 };
@@ -67,6 +69,8 @@ struct server {
 	struct service service;
 	struct conns conns;
 	int listen_fd, lock_fd;
+	size_t max_connections;
+	bool is_full; /* of connections, and the log says so */
 	struct event *acceptable, *accept_again, *term, *interrupt, *stopping, *idle;
 	uint64_t stop_began_ns;
 	bool handed; /* listen_fd was opened by whoever started us, who owns its name, too */
@@ -162,23 +166,39 @@ static int listen_at(struct server *server, struct err *err)
 
 /* ---- connections ---- */
 
-/* May this peer talk to us? */
-static int check_peer(struct server *server, uid_t uid, struct err *err)
+/* Is this peer one that is served? */
+static int check_peer(uid_t uid, struct err *err)
+{
+	if (identity_is_served(uid))
+		return 0;
+	if (identity_can_act())
+		return err_set(err, ERR_PERMISSION_DENIED,
+			       "user %u is not served: that is the number of users that have none here",
+			       (unsigned)uid);
+	return err_set(err, ERR_PERMISSION_DENIED, "this daemon serves user %u only, not user %u",
+		       (unsigned)geteuid(), (unsigned)uid);
+}
+
+/* Is there room for another connection of this user? */
+static int check_room(struct server *server, uid_t uid, struct err *err)
 {
 	struct user *user;
 	int r;
 
-	if (!identity_is_served(uid) && identity_can_act())
-		return err_set(err, ERR_PERMISSION_DENIED,
-			       "user %u is not served: that is the number of users that have none here",
-			       (unsigned)uid);
-	if (!identity_is_served(uid))
-		return err_set(err, ERR_PERMISSION_DENIED, "this daemon serves user %u only, not user %u",
-			       (unsigned)geteuid(), (unsigned)uid);
-	user = users_get(&server->service.users, uid);
-	r = user_check_connections(user, err);
-	user_put(user);
-	return r;
+	if (server->conns.n < server->max_connections) {
+		server->is_full = false;
+		user = users_get(&server->service.users, uid);
+		r = user_check_connections(user, err);
+		user_put(user);
+		return r;
+	}
+	if (!server->is_full)
+		log_warning("%zu connections are open, and no more may be (max-connections)",
+			    server->conns.n);
+	server->is_full = true;
+	err_set(err, ERR_RESOURCE_EXHAUSTED, "%zu connections are open, and no more may be (max-connections)",
+		server->conns.n);
+	return -EUSERS;
 }
 
 static void turn_away(int sock, const struct err *err)
@@ -199,17 +219,23 @@ static void accept_one(struct server *server, int sock)
 	struct identity *identity = NULL;
 	struct err err = { 0 };
 	int r = identity_of_peer(sock, &identity);
+	bool is_reserved = false;
 
 	if (r < 0)
 		err_errno(&err, r, "asking who the peer is");
 	else
-		r = check_peer(server, identity->uid, &err);
-	if (r < 0) {
-		turn_away(sock, &err);
-		identity_put(identity);
-	} else {
-		conn_new(&server->conns, sock, identity);
+		r = check_peer(identity->uid, &err);
+	if (r == 0) {
+		r = check_room(server, identity->uid, &err);
+		is_reserved = r < 0 && identity_is_admin(identity->uid) && server->conns.n_reserved < RESERVE;
 	}
+	if (r == 0 || is_reserved) {
+		conn_new(&server->conns, sock, identity, is_reserved);
+		return;
+	}
+	server->cache.counters.connections_refused++;
+	turn_away(sock, &err);
+	identity_put(identity);
 }
 
 /* Out of descriptors: connections wait in the backlog, but the level-triggered event must not spin. */
@@ -222,19 +248,18 @@ static void pause_accepting(struct server *server)
 static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 {
 	struct server *server = arg;
+	struct lap lap = lap_begin();
+	int sock = 0;
 
 	(void)what;
-	for (unsigned i = 0; i < ACCEPTS_A_TURN; i++) {
-		int sock = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-		if (sock >= 0) {
+	for (unsigned i = 0; i < ACCEPTS_A_TURN && sock >= 0; i++) {
+		sock = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (sock >= 0)
 			accept_one(server, sock);
-			continue;
-		}
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+		else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
 			pause_accepting(server);
-		return;
 	}
+	lap_end(&lap);
 }
 
 static void on_accept_again(evutil_socket_t fd, short what, void *arg)
@@ -341,7 +366,7 @@ static void on_loaded(void *ctx, int r, const struct err *err)
 	supervisor_tell("READY=1");
 }
 
-/* As many descriptors as we may have; most of them for what clients send. */
+/* As many descriptors as we may have. Return: how many clients may have of them, one way or another. */
 static size_t raise_fd_limit(void)
 {
 	struct rlimit limit;
@@ -351,7 +376,20 @@ static size_t raise_fd_limit(void)
 	limit.rlim_cur = limit.rlim_max;
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 	(void)getrlimit(RLIMIT_NOFILE, &limit);
-	return limit.rlim_cur > 3 * SPARE_FDS ? (limit.rlim_cur - SPARE_FDS) / 2 : SPARE_FDS;
+	return limit.rlim_cur > 2 * SPARE_FDS ? limit.rlim_cur - SPARE_FDS : SPARE_FDS;
+}
+
+/* A third of them for connections, if no other number is asked for: what they send takes more. */
+static size_t share_connections(size_t n_fds, uint64_t wanted)
+{
+	size_t most = n_fds - n_fds / 4;
+
+	if (!wanted)
+		return n_fds / 3 < CONNECTIONS ? n_fds / 3 : CONNECTIONS;
+	if (wanted > most)
+		log_warning("max-connections: the limit of descriptors (RLIMIT_NOFILE) leaves room for %zu",
+			    most);
+	return wanted < most ? (size_t)wanted : most;
 }
 
 /*
@@ -369,18 +407,18 @@ static void widen_fd_table(void)
 }
 
 /*
- * What one user may have. Connections and what comes through them are descriptors too, and where there are
- * few, nobody gets more than half of them. A daemon with one user leaves them all to that one.
+ * What one user may have. Connections and what comes through them are descriptors, and nobody gets more than
+ * half of them. A daemon with one user leaves them all to that one.
  */
-static struct user_limits share_fds(const struct user_limits *limits, size_t max_fds)
+static struct user_limits share_fds(const struct user_limits *limits, size_t n_connections, size_t max_fds)
 {
-	size_t half = identity_can_act() ? max_fds / 2 : max_fds;
+	size_t part = identity_can_act() ? 2 : 1;
 	struct user_limits shared = *limits;
 
 	if (!shared.fds || shared.fds > max_fds)
-		shared.fds = half;
-	if (shared.connections > half)
-		shared.connections = half;
+		shared.fds = max_fds / part;
+	if (shared.connections > n_connections / part)
+		shared.connections = n_connections / part;
 	return shared;
 }
 
@@ -417,10 +455,13 @@ static int start(struct server *server, struct err *err)
 		.user = options->user,
 	};
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	size_t max_fds = raise_fd_limit();
-	struct user_limits user = share_fds(&options->user, max_fds);
+	size_t n_fds = raise_fd_limit(), max_fds;
+	struct user_limits user;
 	int r;
 
+	server->max_connections = share_connections(n_fds, options->max_connections);
+	max_fds = (n_fds - server->max_connections) / 2; /* the other half are the store's files */
+	user = share_fds(&options->user, server->max_connections, max_fds);
 	widen_fd_table();
 	config.n_workers = options->workers ? (size_t)options->workers : (size_t)(cpus > 0 ? cpus : 1) + 2;
 	if ((r = find_socket(server, err)) < 0 ||
@@ -441,6 +482,8 @@ static int start(struct server *server, struct err *err)
 		.base = server->base,
 		.service = &server->service,
 		.max_fds = max_fds,
+		.patience = { .stall = options->message_timeout * 1000000000,
+			      .idle = options->connection_timeout * 1000000000 },
 		.changed = on_conns_changed,
 		.ctx = server,
 	};

@@ -35,6 +35,7 @@ struct user {
 	size_t refs;
 	size_t n_connections, n_requests, n_fds;
 	size_t n_large; /* messages in large buffers: see inbox.h */
+	size_t unsent;  /* bytes of answers that its clients did not take */
 };
 
 void users_init(struct users *users, const struct user_limits *limits);

@@ -33,7 +33,8 @@ void client_connect(struct client *client, uid_t uid)
 	wire_scanner_init(&client->scanner, &wire_default_limits);
 	conn_new(&world.conns, ends[1],
 		 identity_new(identity_can_act() ? uid : geteuid(), identity_can_act() ? uid : getegid(),
-			      NULL, 0));
+			      NULL, 0),
+		 false);
 }
 
 void client_hang_up(struct client *client)

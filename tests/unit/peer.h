@@ -77,7 +77,7 @@ static inline void peer_open_as(struct peer *peer, uid_t uid)
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
 	peer->sock = fds[0];
 	wire_scanner_init(&peer->scanner, &wire_default_limits);
-	conn_new(&conns, fds[1], identity_new(uid, getegid(), NULL, 0));
+	conn_new(&conns, fds[1], identity_new(uid, getegid(), NULL, 0), false);
 }
 
 static inline void peer_open(struct peer *peer)
