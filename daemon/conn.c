@@ -378,9 +378,7 @@ static void conn_request_ended(struct session *session)
 
 	if (conn->dispatching || conn->dead)
 		return;
-	dispatch(conn); /* what had come while there was no room */
-	(void)flush(conn);
-	watch(conn);
+	watch(conn); /* what had come while there was no room has its turn as any other's */
 }
 
 static void conn_refuse(struct session *session, const struct err *err)

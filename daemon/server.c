@@ -35,7 +35,7 @@ enum {
 	TABLE_FDS = 16384, /* of 8 bytes each */
 	CONNECTIONS = 10000,
 	RESERVE = 8, /* connections beyond any limit, for administration */
-	ACCEPTS_A_TURN = 16,
+	ACCEPTS_A_TURN = 4,
 	LAST_WORDS_MS = 2000, /* how long a stop waits for clients to take their answers */
 };
 

@@ -10,6 +10,7 @@
 enum {
 	DEPTH_MAX = 8, /* of folders that are none of ours, such as lost+found */
 	SETTLE_STEP = 64,
+	TELL_STEP = 8,
 };
 
 /* Until then the kernel has written, as it is set up everywhere, what waits to be written. */
@@ -127,24 +128,6 @@ static enum job_next measure_run(struct job *job)
 
 static void measure_more(struct usage *usage);
 
-static void end_measurement(struct measure_job *m)
-{
-	struct usage *usage = m->usage;
-	struct list *l;
-
-	if (m->r == 0)
-		usage->levels = m->levels;
-	usage->is_measuring = false;
-	while ((l = list_pop(&usage->measured))) {
-		struct usage_waiter *waiter = LIST_ENTRY(l, struct usage_waiter, link);
-
-		waiter->measured(waiter, m->r, &m->err);
-	}
-	free(m->fresh);
-	free(m);
-	measure_more(usage);
-}
-
 /* Say what a fresh blob takes by now; one that is still young is looked at again the next time. */
 static void settle(struct usage *usage, const struct catalog_fresh *fresh)
 {
@@ -162,15 +145,42 @@ static void settle(struct usage *usage, const struct catalog_fresh *fresh)
 		catalog_keep_fresh(catalog, fresh);
 }
 
-static bool settle_step(struct slice *slice)
+static void settle_some(struct measure_job *m)
 {
-	struct measure_job *m = CONTAINER_OF(slice, struct measure_job, slice);
-
 	for (unsigned i = 0; i < SETTLE_STEP && m->n_fresh; i++)
 		settle(m->usage, &m->fresh[--m->n_fresh]);
-	if (m->n_fresh)
+}
+
+/* There may be as many waiters as requests are open. */
+static void tell_some(struct measure_job *m)
+{
+	struct list *l;
+
+	for (unsigned i = 0; i < TELL_STEP && (l = list_pop(&m->usage->measured)); i++) {
+		struct usage_waiter *waiter = LIST_ENTRY(l, struct usage_waiter, link);
+
+		waiter->measured(waiter, m->r, &m->err);
+	}
+}
+
+static bool end_step(struct slice *slice)
+{
+	struct measure_job *m = CONTAINER_OF(slice, struct measure_job, slice);
+	struct usage *usage = m->usage;
+
+	if (m->n_fresh) {
+		settle_some(m);
 		return true;
-	end_measurement(m);
+	}
+	if (m->r == 0)
+		usage->levels = m->levels;
+	tell_some(m);
+	if (!list_is_empty(&usage->measured))
+		return true;
+	usage->is_measuring = false;
+	free(m->fresh);
+	free(m);
+	measure_more(usage);
 	return false;
 }
 
@@ -194,7 +204,7 @@ static void measure_more(struct usage *usage)
 	m->store_fd = usage->parts.store_fd;
 	m->n_fresh = catalog_take_fresh(usage->parts.catalog, &m->fresh);
 	m->usage = usage;
-	slice_init(&m->slice, settle_step);
+	slice_init(&m->slice, end_step);
 	while ((l = list_pop(&usage->waiting)))
 		list_append(&usage->measured, l);
 	usage->is_measuring = true;
