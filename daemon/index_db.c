@@ -16,7 +16,7 @@ enum {
 	APPLICATION_ID = 0x64697263, /* "dirc", for file(1) */
 	ASIDE_MAX = 9,               /* damaged indexes that are kept; the last of them makes way */
 	FORMAT_MAX = 2,              /* of the file, at 18 and 19: 1 without, 2 with a WAL */
-	BLOBS_A_PAGE = 70,           /* rows in 4 KiB, when there is little else in the database */
+	BLOBS_A_PAGE = 60,           /* rows in 4 KiB, when there is little else in the database */
 };
 
 /*
