@@ -147,6 +147,15 @@ lost_index() {
 		rm -rf "$out/whole" && dircache materialize part "$out/whole" &&
 		same_tree "$dir/src/whole/sub" "$out/whole"
 }
+used_file_stays() {
+	local used idle
+	random_file "$dir/used" "$M"
+	random_file "$dir/idle" "$M"
+	dircache gc --to 0 && used=$(dircache put "$dir/used") && idle=$(dircache put "$dir/idle") &&
+		dircache materialize --file "$used" "$out/used-file" && gc_bytes "$M" && dircache has "$used" &&
+		exits 3 dircache has "$idle"
+}
+check 'of two files in no tree the one that was materialized last stays' used_file_stays
 check 'so does what has a tag when the index is lost' lost_index
 check 'the daemon stops' stop_daemon
 
