@@ -13,11 +13,13 @@ fi
 
 [ -n "${DIRCACHE_STORY_UNSHARED-}" ] || skip_story 'no mount namespace can be made here'
 out=$dir/out
-mkdir -p "$out/bound" "$out/ro" "$out/real/deep er"
+mkdir -p "$out/bound" "$out/ro" "$out/noexec" "$out/real/deep er"
 mount --bind "$out/real" "$out/bound" || skip_story 'nothing can be mounted here'
 defer umount "$out/bound"
 mount -o bind,ro "$out/real" "$out/ro" || die 'no read-only bind mount'
 defer umount "$out/ro"
+mount -o bind,noexec,nosuid,nodev "$out/real" "$out/noexec" || die 'no bind mount without programs'
+defer umount "$out/noexec"
 make_folder "$dir/src" 'a: hello' 'run*: hello' 'sub/b: world' 'empty:'
 
 # The client is run in a namespace of its own, in which this was done before.
@@ -61,6 +63,10 @@ tell() { # WHO
 	check "$1: and where only the client sees it so" says 'Read-only file system' exits 1 with_mounts \
 		"mount -o bind,ro '$real' '$real'" dircache materialize "$tree" "$real/3"
 	check "$1: nothing was written through it" absent "$real/3"
+	check "$1: by one that runs no programs files are links all the same" \
+		linked 3 "${as[@]}" dircache --json materialize "$tree" "$out/noexec/8"
+	check "$1: which it does not run" says 'Permission denied' exits 126 "$out/noexec/8/run"
+	check "$1: a tree is removed by it" "${as[@]}" dircache remove "$out/noexec/8"
 	check "$1: what the client has mounted at the target is refused" says 'is a mount point' exits 1 \
 		with_mounts "mkdir '$real/mounted' && mount --bind '$dir/src/sub' '$real/mounted'" \
 		dircache materialize "$tree" "$real/mounted"
