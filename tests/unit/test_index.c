@@ -335,7 +335,7 @@ START_TEST(a_newer_version_of_which_little_is_left_is_refused_untouched)
 
 	start();
 	stop(true);
-	run_sql("PRAGMA user_version = 2");
+	run_sql("PRAGMA user_version = 3");
 	ck_assert_int_eq(truncate(path_of("index.sqlite"), 80), 0);
 	before = digest_of_folder();
 	ck_refused(-EPROTO, ERR_FAILED_PRECONDITION, "newer");
