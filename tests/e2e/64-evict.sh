@@ -262,6 +262,7 @@ if make_ext4 64M; then
 	check 'and nothing goes for nothing' counters_are "trees=$n_trees"
 	check 'with the links gone' rm -rf "$dir/ext4/out"
 	check 'there is room' put_tree more
+	check 'for another one, too' put_tree other
 	check 'for old trees went' gone f1
 	check 'the daemon stops' stop_daemon
 else
