@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Supervisor: what passes between the daemon and a service manager that started it, in environment variables
- * (sd_listen_fds(3), sd_notify(3); docs/adr/0015). Without these variables nothing passes.
+ * (sd_listen_fds(3), sd_notify(3); docs/adr/0014). Without these variables nothing passes.
  *
  * The variables stay set: a child would not take them for its own, since they name our process id, and
  * descriptors are closed on exec.
