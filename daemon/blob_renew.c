@@ -245,7 +245,7 @@ int blob_read_renewed(struct blob_store *store, const struct digest *digest, siz
 {
 	AUTO(blob_writer) writer = NULL;
 	int r = blob_read(store, digest, max, bytes, err), renewed;
-	struct blob_info info;
+	struct blob_info info = { 0 };
 	unsigned n_changed = 0;
 
 	if (r != BLOB_CHANGED)

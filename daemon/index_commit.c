@@ -9,11 +9,14 @@
 /* Of the WAL, 4 KiB each. It grows by as much again at most: the pages of a transaction (index.c). */
 enum { CHECKPOINT_PAGES = 1000 };
 
+/* An inode that is not told stays as it was. */
+static const char put_blob[] =
+	"INSERT INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) "
+	"ON CONFLICT (row) DO UPDATE SET size = ?3, kinds = ?4, plain_allocated = ?5, exec_allocated = ?6,"
+	"used = ?7, plain_inode = iif(?8, ?8, plain_inode), exec_inode = iif(?9, ?9, exec_inode)";
+
 static const char *const changes[INDEX_OPS] = {
-	[INDEX_PUT_BLOB] = "INSERT INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (row)"
-			   "DO UPDATE SET size = ?3, kinds = ?4, plain_allocated = ?5, exec_allocated = ?6,"
-			   "used = ?7, plain_inode = iif(?8, ?8, plain_inode),"
-			   "exec_inode = iif(?9, ?9, exec_inode)",
+	[INDEX_PUT_BLOB] = put_blob,
 	[INDEX_DROP_BLOB] = "DELETE FROM blobs WHERE row = ?1",
 	[INDEX_TOUCH_BLOB] = "UPDATE blobs SET used = ?2 WHERE row = ?1",
 	[INDEX_PUT_TREE] = "INSERT OR REPLACE INTO trees VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

@@ -253,6 +253,7 @@ static size_t count_fds(bool say)
 
 static void close_all(void)
 {
+	conns_close(&world.conns);
 	cache_close(&world.cache);
 	event_free(world.tick);
 	event_base_free(world.base);
