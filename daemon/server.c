@@ -437,9 +437,14 @@ static void make_events(struct server *server)
 	server->accept_again = make(server, -1, 0, on_accept_again);
 	server->stopping = make(server, -1, 0, on_stopping);
 	server->idle = make(server, -1, 0, on_idle);
+	(void)event_add(server->acceptable, NULL);
+}
+
+/* Before anybody can connect: who sees the daemon listen may end it. */
+static void hear_signals(struct server *server)
+{
 	server->term = make(server, SIGTERM, EV_SIGNAL | EV_PERSIST, on_signal);
 	server->interrupt = make(server, SIGINT, EV_SIGNAL | EV_PERSIST, on_signal);
-	(void)event_add(server->acceptable, NULL);
 	(void)event_add(server->term, NULL);
 	(void)event_add(server->interrupt, NULL);
 }
@@ -465,8 +470,10 @@ static int start(struct server *server, struct err *err)
 	widen_fd_table();
 	config.n_workers = options->workers ? (size_t)options->workers : (size_t)(cpus > 0 ? cpus : 1) + 2;
 	if ((r = find_socket(server, err)) < 0 ||
-	    (r = cache_open(&server->cache, server->base, &config, err)) < 0 ||
-	    (r = listen_at(server, err)) < 0)
+	    (r = cache_open(&server->cache, server->base, &config, err)) < 0)
+		return r;
+	hear_signals(server);
+	if ((r = listen_at(server, err)) < 0)
 		return r;
 	server->service = (struct service){
 		.cache = &server->cache,
