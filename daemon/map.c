@@ -10,6 +10,8 @@
 
 enum { SLOTS_MIN = 64 }; /* of the only table of a small map */
 
+#define GOLDEN UINT64_C(0x9e3779b97f4a7c15) /* half of its bits are set, in no order */
+
 /*
  * A slot is a pointer, and a byte of its hash, in an array of their own: 64 of these are in one line of the
  * processor's cache, so who is not looked for is told without a look at it, which would be a line more each.
@@ -56,8 +58,9 @@ static uint64_t mix(const struct map *map, const struct digest *digest)
 	uint64_t words[DIGEST_HASH_SIZE / sizeof(uint64_t)];
 
 	memcpy(words, digest->hash, sizeof(words));
-	return multiply(words[0] ^ secrets[0], words[1] ^ secrets[1]) ^
-	       multiply(words[2] ^ secrets[2], words[3] ^ secrets[3]);
+	/* Once more at the end: products of one factor that counts up and one that stays lie in a row. */
+	return multiply(multiply(words[0] ^ secrets[0], words[1] ^ secrets[1]) ^ secrets[4],
+			multiply(words[2] ^ secrets[2], words[3] ^ secrets[3]) ^ GOLDEN);
 }
 
 static size_t home(const struct map_table *table, uint64_t mixed)
