@@ -4,11 +4,16 @@
  *
  *     parts map N     add N digests to a map, one after the other, and find them at random
  *     parts wake N    two threads that wake each other N times by a socket, as client and daemon do
+ *     parts bare     wake another thread by a write(2) every half millisecond, until standard input ends,
+ * and tell how long the longest of these calls worked
  *
  * Prints one JSON object of microseconds.
  */
 #include <err.h>
+#include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +25,8 @@
 #include "common/auto.h"
 #include "daemon/map.h"
 #include "tests/bench/plan.h"
+
+enum { BARE_US = 250 }; /* as SLICE_NS in daemon/slice.c */
 
 static double us_since(uint64_t begin)
 {
@@ -117,17 +124,68 @@ static void wake_main(size_t n)
 	printf("{\"p50\": %.1f, \"p99\": %.1f}\n", took[n / 2], took[n * 99 / 100]);
 }
 
+static void *swallow(void *ctx)
+{
+	const int *pipe_fd = ctx;
+	char byte;
+
+	while (read(*pipe_fd, &byte, 1) == 1)
+		;
+	return NULL;
+}
+
+/* Wait for a millisecond. Return: whether standard input has ended. */
+static bool input_ended(void)
+{
+	struct pollfd input = { .fd = STDIN_FILENO };
+
+	return poll(&input, 1, 1) > 0;
+}
+
+static void work_for_us(double us)
+{
+	uint64_t begin = plan_now();
+
+	while (us_since(begin) < us)
+		;
+}
+
+static void bare_main(void)
+{
+	uint64_t longest = 0, n = 0;
+	pthread_t thread;
+	int ends[2];
+	char byte = 0;
+
+	if (pipe(ends) < 0)
+		err(1, "pipe");
+	if (pthread_create(&thread, NULL, swallow, &ends[0]))
+		errx(1, "cannot start a thread");
+	for (; !input_ended(); n++) {
+		uint64_t begin = processor_ns(), took;
+
+		work_for_us(BARE_US);
+		if (write(ends[1], &byte, 1) != 1)
+			err(1, "the other thread");
+		took = processor_ns() - begin;
+		longest = took > longest ? took : longest;
+	}
+	(void)close(ends[1]);
+	(void)pthread_join(thread, NULL);
+	printf("{\"longest\": %.1f, \"calls\": %" PRIu64 "}\n", (double)longest / 1000, n);
+}
+
 int main(int argc, char **argv)
 {
 	size_t n = argc == 3 ? strtoul(argv[2], NULL, 10) : 0;
 
-	if (n < 100)
-		errx(2, "usage: parts map|wake N");
-	if (strcmp(argv[1], "map") == 0)
+	if (argc == 2 && strcmp(argv[1], "bare") == 0)
+		bare_main();
+	else if (n >= 100 && strcmp(argv[1], "map") == 0)
 		map_main(n);
-	else if (strcmp(argv[1], "wake") == 0)
+	else if (n >= 100 && strcmp(argv[1], "wake") == 0)
 		wake_main(n);
 	else
-		errx(2, "usage: parts map|wake N");
+		errx(2, "usage: parts map|wake N, parts bare");
 	return 0;
 }

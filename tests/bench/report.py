@@ -15,15 +15,18 @@ def number(value, unit=""):
     return text + (" " + unit if unit else "")
 
 
-def ratio(ours, other):
-    return "–" if ours is None or not other else "%.2f" % (ours / other)
+def ratio(found, ours, other):
+    """As it was found turn by turn, or that of the two columns."""
+    if found is None and ours is not None and other:
+        found = ours / other
+    return "–" if found is None else "%.2f" % found
 
 
 def cells(row):
     if row.ours is None:
         return [row.what] + ["–"] * 6 + [row.goal or "–", "not run"]
-    return [row.what, number(row.ours, row.unit), number(row.floor), ratio(row.ours, row.floor), number(row.cp),
-            ratio(row.ours, row.cp), number(row.ostree), row.goal or "–",
+    return [row.what, number(row.ours, row.unit), number(row.floor), ratio(row.floor_ratio, row.ours, row.floor),
+            number(row.cp), ratio(row.cp_ratio, row.ours, row.cp), number(row.ostree), row.goal or "–",
             {True: "yes", False: "NO", None: "–"}[row.met]]
 
 

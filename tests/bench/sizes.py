@@ -3,7 +3,7 @@
 
 import plot
 import trees
-from rows import Row, always, median
+from rows import Row, always, median, ratio
 
 SIZES = 100, 1000, 10000, 100000  # files, ten in a directory
 MOST_SAMPLES = 200000             # files made by one contender for one size: large trees are measured less often
@@ -30,7 +30,7 @@ def measure(bench, n):
     samples = bench.compare({"dircache": always(bench.materialize(digest)),
                              "floor": always(bench.floor_tree(bench.write_plan(tree), "--threads", threads)),
                              "cp -al": always(lambda target: ["cp", "-al", source, target])},
-                            repeat=repetitions(bench, n))
+                            repetitions(bench, n))
     bench.runner.remove(source)
     return trees.count_files(tree), samples
 
@@ -43,6 +43,7 @@ def sizes(bench):
         for name, ms in ("dircache", ours), ("floor", floor), ("cp -al", cp):
             lines.setdefault(name, []).append((n, ms))
         yield Row("hit, {:,} files in {:,} directories".format(n, n // 10), ours, floor, cp, samples=samples,
+                  floor_ratio=ratio(samples, "dircache", "floor"), cp_ratio=ratio(samples, "dircache", "cp -al"),
                   note="%.2f µs a file, median of %d" % (ours * 1000 / n, len(samples["dircache"])))
     if bench.options.plot:
         plot.write(bench.options.plot, "What a hit costs, by the size of its tree", "files", "milliseconds", lines)
