@@ -198,7 +198,7 @@ int cache_open(struct cache *cache, struct event_base *base, const struct cache_
 	if ((r = open_store(cache, err)) < 0)
 		return r;
 	cache->n_hands = cpus < config->n_workers ? cpus : config->n_workers;
-	cache->pool = pool_new(base, config->n_workers, "dircached-work");
+	cache->pool = pool_new(base, config->n_workers + config->n_spare, "dircached-work");
 	if (!cache->pool)
 		return err_errno(err, -errno, "starting %zu workers", config->n_workers);
 	cache->index = index_new(base, config->store);
@@ -532,36 +532,6 @@ void cache_close(struct cache *cache)
 }
 
 /* ---- chores ---- */
-
-struct close_job {
-	struct job job;
-	size_t n;
-	int fds[];
-};
-
-static enum job_next close_run(struct job *job)
-{
-	struct close_job *closing = CONTAINER_OF(job, struct close_job, job);
-
-	for (size_t i = 0; i < closing->n; i++)
-		disk_close(closing->fds[i]);
-	return JOB_DONE;
-}
-
-static void close_done(struct job *job)
-{
-	free(CONTAINER_OF(job, struct close_job, job));
-}
-
-void cache_close_fds(struct cache *cache, int *fds, size_t n)
-{
-	struct close_job *closing = xmalloc(sizeof(*closing) + n * sizeof(*fds));
-
-	closing->job = (struct job){ .run = close_run, .done = close_done };
-	closing->n = n;
-	memcpy(closing->fds, fds, n * sizeof(*fds));
-	pool_submit(cache->chores, &closing->job);
-}
 
 const struct counters *cache_count(struct cache *cache)
 {

@@ -47,6 +47,7 @@ struct verify;
 struct cache_config {
 	const char *store; /* the folder; made when missing */
 	size_t n_workers;
+	size_t n_spare; /* more of them, so that no user's jobs, which get n_workers, keep all */
 	struct tree_limits limits;
 	uint64_t node_memory; /* bytes for parsed Directories that nobody uses just now: see tree.h */
 	struct space_limits space;
@@ -127,10 +128,6 @@ bool cache_busy(const struct cache *cache);
 
 /* Close; also one that is half open. Workers are waited for. */
 void cache_close(struct cache *cache);
-
-/* Close a client's descriptors on a worker: one on a hung file system must not hang the loop. Takes them
- * over. */
-void cache_close_fds(struct cache *cache, int *fds, size_t n);
 
 /* The levels among the counters, brought up to date; `requests_active` and `connections` are the server's. */
 const struct counters *cache_count(struct cache *cache);

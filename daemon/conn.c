@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/conn.h"
+#include "daemon/conn_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -9,24 +9,15 @@
 #include "common/alloc.h"
 #include "common/socket.h"
 #include "daemon/discard.h"
-#include "daemon/inbox.h"
 #include "daemon/lap.h"
 
 enum {
-	READS_A_TURN = 4, /* then other connections get theirs, */
-	TURN_NS = 300000, /* as after so long */
-	SWEEP_LEAST = 64, /* connections looked at in a second, and a quarter of those there are */
+	READS_A_VISIT = 4, /* then other connections are served, */
+	VISIT_NS = 150000, /* as after so long */
+	TURNS_NS = 250000, /* for those that wait for a turn, until the loop looks who else is there */
 };
 
-/* Who does nothing on a connection for administration, of which there are few, does not keep it. */
-static const uint64_t reserved_idle_ns = 30000000000;
-
-static const struct timeval at_once = { 0 }, a_while = { .tv_usec = 20000 }, a_second = { .tv_sec = 1 };
-
-/* Waiting for the peer: since when, and what would have changed if it had done something. */
-struct wait {
-	uint64_t since_ns, mark;
-};
+static const struct timeval at_once = { 0 }, a_while = { .tv_usec = 20000 };
 
 /* A message on its way out. */
 struct outgoing {
@@ -36,33 +27,8 @@ struct outgoing {
 	int fd;
 };
 
-struct conn {
-	struct session session;
-	struct conns *conns;
-	struct list link;
-	struct list starving; /* among those that wait for descriptors to be closed */
-	int sock;
-	struct event *readable, *writable;
-	struct event *hung_up; /* while it is not read, and so cannot tell */
-	struct event *again;   /* a timer: until it may have time, or send a descriptor */
-
-	struct inbox inbox;
-	struct list out;
-	size_t out_len;
-	uint64_t n_sent; /* messages, whole */
-
-	struct wait message, taking,
-		rest; /* for the end of a message, for answers to be taken, for a request */
-
-	bool dispatching; /* a request may end from within, and must not start reading again below */
-	bool held_up;     /* whole messages may be in the inbox, for which there was no room or time */
-	bool paused;      /* sends nothing until `again` */
-	bool closing;     /* send what is there, then close: the peer sent nonsense, or nothing more */
-	bool dead;        /* free it as soon as nobody is inside */
-};
-
-static void dispatch(struct conn *conn);
 static void watch(struct conn *conn);
+static void feed(struct user *user);
 
 /* ---- end ---- */
 
@@ -77,7 +43,7 @@ static void outgoing_free(struct conn *conn, struct outgoing *out)
 	count_sent(conn, out->len - out->sent);
 	list_remove(&out->link);
 	if (out->fd >= 0)
-		cache_close_fds(conn->session.service->cache, &out->fd, 1);
+		user_close_fds(conn->session.user, &out->fd, 1);
 	free(out->bytes);
 	free(out);
 }
@@ -90,7 +56,7 @@ static void drop_inbox(struct conn *conn)
 
 	session_uncount_fds(&conn->session, n_fds);
 	if (n_fds)
-		cache_close_fds(service->cache, fds, n_fds);
+		user_close_fds(conn->session.user, fds, n_fds);
 	free(fds);
 	if (inbox_is_large(&conn->inbox)) {
 		discard(service->cache->chores, TAKE(conn->inbox.bytes), conn->inbox.capacity);
@@ -99,11 +65,12 @@ static void drop_inbox(struct conn *conn)
 	inbox_fini(&conn->inbox);
 }
 
-static void conn_free(struct conn *conn)
+void conn_free(struct conn *conn)
 {
 	struct conns *conns = conn->conns;
 
 	list_remove(&conn->starving);
+	turns_leave(&conn->session.user->conns, &conn->turn);
 	drop_inbox(conn);
 	while (!list_is_empty(&conn->out))
 		outgoing_free(conn, LIST_ENTRY(conn->out.next, struct outgoing, link));
@@ -146,7 +113,7 @@ static int send_some(struct conn *conn)
 		if (n < 0)
 			return n == -ETOOMANYREFS ? -EAGAIN : (int)n;
 		if (out->fd >= 0)
-			cache_close_fds(conn->session.service->cache, &out->fd, 1);
+			user_close_fds(conn->session.user, &out->fd, 1);
 		out->fd = -1;
 		out->sent += (size_t)n;
 		count_sent(conn, (size_t)n);
@@ -170,7 +137,7 @@ static int flush(struct conn *conn)
 	int r = send_some(conn);
 
 	if (took_too_little && !takes_too_little(conn->session.user))
-		conns_feed(conn->conns);
+		feed(conn->session.user);
 	return r;
 }
 
@@ -206,28 +173,6 @@ static void conn_send(struct session *session, char *bytes, size_t len, int fd)
 	watch(conn);
 }
 
-static void serve_writable(struct conn *conn)
-{
-	flush_or_die(conn);
-	if (conn->dead) {
-		conn_free(conn);
-		return;
-	}
-	if (conn->held_up)
-		dispatch(conn);
-	watch(conn);
-}
-
-static void on_writable(evutil_socket_t sock, short what, void *arg)
-{
-	struct lap lap = lap_begin();
-
-	(void)sock;
-	(void)what;
-	serve_writable(arg);
-	lap_end(&lap);
-}
-
 /* ---- in ---- */
 
 /* By what there is of this connection alone. */
@@ -251,7 +196,7 @@ static bool is_starving(const struct conn *conn)
 	       (inbox_wants_large(&conn->inbox) && !service_has_large(session->service, session->user));
 }
 
-static bool may_read(const struct conn *conn)
+bool conn_is_read(const struct conn *conn)
 {
 	return may_dispatch(conn) && !conn->held_up && !is_starving(conn);
 }
@@ -274,9 +219,8 @@ static void refuse(struct conn *conn, const struct err *err)
 }
 
 /* Hand on what is whole, as far as the limits let it. */
-static void dispatch(struct conn *conn)
+static void dispatch(struct conn *conn, uint64_t end_ns)
 {
-	uint64_t end_ns = lap_now_ns() + TURN_NS;
 	struct packet packet;
 	struct err err = { 0 };
 	int r = WIRE_WHOLE;
@@ -311,37 +255,97 @@ static ssize_t receive(struct conn *conn)
 	return n;
 }
 
-static void serve_readable(struct conn *conn)
+/* Return: bytes that came last, 0 (the end), or a negative errno. */
+static ssize_t receive_some(struct conn *conn, uint64_t end_ns)
 {
-	uint64_t end_ns = lap_now_ns() + TURN_NS;
 	ssize_t r = INBOX_READ;
 
 	/* On after a full buffer only: the usual request is small, and its client waits for the answer. */
-	for (unsigned i = 0; i < READS_A_TURN && r == INBOX_READ && may_read(conn); i++) {
+	for (unsigned i = 0; i < READS_A_VISIT && r == INBOX_READ && conn_is_read(conn); i++) {
 		r = receive(conn);
 		if (r > 0)
-			dispatch(conn);
+			dispatch(conn, end_ns);
 		if (lap_now_ns() >= end_ns)
 			break;
 	}
-	if (r == 0 || (r < 0 && r != -EAGAIN)) {
-		conn_free(conn); /* whoever hangs up wants no answers */
-		return;
-	}
-	flush_or_die(conn);
-	if (conn->dead)
-		conn_free(conn);
-	else
-		watch(conn);
+	return r;
 }
 
-static void on_readable(evutil_socket_t sock, short what, void *arg)
+/* ---- visits ---- */
+
+/* Do what is due. Return: does the connection go on? */
+static bool do_due(struct conn *conn, uint64_t end_ns)
 {
+	short due = conn->due;
+	ssize_t r = -EAGAIN;
+
+	conn->due = 0;
+	if (due & EV_WRITE)
+		flush_or_die(conn);
+	if (conn->held_up && !conn->dead)
+		dispatch(conn, end_ns);
+	if ((due & EV_READ) && !conn->dead)
+		r = receive_some(conn, end_ns);
+	if (r == 0 || (r < 0 && r != -EAGAIN))
+		return false; /* whoever hangs up wants no answers */
+	flush_or_die(conn);
+	return !conn->dead;
+}
+
+static void visit(struct conn *conn)
+{
+	struct user *user = user_ref(conn->session.user);
+	uint64_t began_ns = lap_now_ns();
+
+	if (do_due(conn, began_ns + VISIT_NS))
+		watch(conn);
+	else
+		conn_free(conn);
+	user_charge(user, began_ns, lap_now_ns());
+	user_put(user);
+}
+
+/* To be visited when it is the user's turn. Nothing more is to be heard of it until then. */
+static void await_turn(struct conn *conn)
+{
+	struct conns *conns = conn->conns;
+
+	(void)event_del(conn->readable);
+	(void)event_del(conn->writable);
+	if (list_is_empty(&conn->turn))
+		turns_wait(&conns->turns, &conn->session.user->conns, &conn->turn);
+	(void)evtimer_add(conns->turn, &at_once);
+}
+
+static void on_turn(evutil_socket_t sock, short what, void *arg)
+{
+	struct conns *conns = arg;
 	struct lap lap = lap_begin();
+	struct list *l;
 
 	(void)sock;
 	(void)what;
-	serve_readable(arg);
+	while ((l = turns_next(&conns->turns))) {
+		visit(LIST_ENTRY(l, struct conn, turn));
+		if (lap_now_ns() >= lap.began_ns + TURNS_NS)
+			break;
+	}
+	if (!turns_are_over(&conns->turns))
+		(void)evtimer_add(conns->turn, &at_once);
+	lap_end(&lap);
+}
+
+static void on_ready(evutil_socket_t sock, short what, void *arg)
+{
+	struct conn *conn = arg;
+	struct lap lap = lap_begin();
+
+	(void)sock;
+	conn->due |= what;
+	if (user_must_wait(conn->session.user, lap.began_ns))
+		await_turn(conn);
+	else
+		visit(conn);
 	lap_end(&lap);
 }
 
@@ -349,8 +353,9 @@ static void on_again(evutil_socket_t sock, short what, void *arg)
 {
 	struct conn *conn = arg;
 
+	(void)what;
 	conn->paused = false;
-	on_writable(sock, what, conn);
+	on_ready(sock, EV_WRITE, conn);
 }
 
 static void on_hung_up(evutil_socket_t sock, short what, void *arg)
@@ -360,15 +365,29 @@ static void on_hung_up(evutil_socket_t sock, short what, void *arg)
 	conn_free(arg);
 }
 
+/* Its connections that may go on do so when it is its turn. */
+static void feed(struct user *user)
+{
+	list_for_each (l, &user->starved) {
+		struct conn *conn = LIST_ENTRY(l, struct conn, starving);
+
+		if (!may_dispatch(conn) || (!conn->held_up && is_starving(conn)))
+			continue;
+		list_remove(&conn->starving);
+		conn->due |= EV_READ;
+		await_turn(conn);
+	}
+}
+
 void conns_feed(struct conns *conns)
 {
 	if (conns->service->n_fds >= conns->max_fds)
 		return;
-	list_for_each (l, &conns->starved) {
-		struct conn *conn = LIST_ENTRY(l, struct conn, starving);
+	list_for_each (l, &conns->service->users.all) {
+		struct user *user = LIST_ENTRY(l, struct user, link);
 
-		if (may_dispatch(conn) && (conn->held_up || !is_starving(conn)))
-			watch(conn);
+		if (user_may_receive_fds(user))
+			feed(user);
 	}
 }
 
@@ -393,50 +412,31 @@ static void conn_refuse(struct session *session, const struct err *err)
 /* Watch for what can be done now. */
 static void watch(struct conn *conn)
 {
-	if (may_read(conn)) {
+	list_remove(&conn->starving);
+	if (!list_is_empty(&conn->turn))
+		return; /* then it is looked at */
+	if (conn_is_read(conn)) {
 		(void)event_add(conn->readable, NULL);
 		(void)event_del(conn->hung_up);
 	} else {
 		(void)event_del(conn->readable);
 		(void)event_add(conn->hung_up, NULL);
 	}
-	list_remove(&conn->starving);
 	if (has_room(conn) && (!may_dispatch(conn) || (!conn->held_up && is_starving(conn))))
-		list_append(&conn->conns->starved, &conn->starving);
-	if (conn->held_up && may_dispatch(conn)) /* there was no time: at the next turn of the loop */
-		(void)evtimer_add(conn->again, &at_once);
+		list_append(&conn->session.user->starved, &conn->starving);
+	if (conn->held_up && may_dispatch(conn)) { /* there was no time */
+		await_turn(conn);
+		return;
+	}
 	if ((!list_is_empty(&conn->out) && !conn->paused) || (conn->closing && conn->session.n_requests == 0))
 		(void)event_add(conn->writable, NULL);
 	else
 		(void)event_del(conn->writable);
 }
 
-/* ---- waiting ---- */
+/* ---- all ---- */
 
-/* For how long? Nothing was waited for if not waits, and all is well if the mark has changed. */
-static uint64_t waited_ns(struct wait *wait, bool waits, uint64_t mark, uint64_t now_ns)
-{
-	if (!waits || !wait->since_ns || wait->mark != mark)
-		*wait = (struct wait){ .since_ns = now_ns, .mark = mark };
-	return now_ns - wait->since_ns;
-}
-
-static bool is_over(uint64_t ns, uint64_t limit_ns)
-{
-	return limit_ns && ns > limit_ns;
-}
-
-static bool is_at_rest(const struct conn *conn)
-{
-	const struct session *session = &conn->session;
-
-	return !session->n_requests && list_is_empty(&session->items) &&
-	       lease_group_is_empty(&session->leases) && inbox_is_empty(&conn->inbox) &&
-	       list_is_empty(&conn->out) && !conn->closing;
-}
-
-/* Say farewell. */
-static void close_for(struct conn *conn, const struct err *err)
+void conn_end(struct conn *conn, const struct err *err)
 {
 	refuse(conn, err);
 	flush_or_die(conn);
@@ -446,80 +446,16 @@ static void close_for(struct conn *conn, const struct err *err)
 		watch(conn);
 }
 
-static void end_message(struct conn *conn)
+static void begin(struct conns *conns)
 {
-	struct err err = { 0 };
-
-	conn->session.service->cache->counters.slow_writers++;
-	err_set(&err, ERR_RESOURCE_EXHAUSTED,
-		"message: it was begun, and has not ended after %ju s (message-timeout)",
-		(uintmax_t)(conn->conns->patience.stall / 1000000000));
-	close_for(conn, &err);
-}
-
-static void end_rest(struct conn *conn)
-{
-	struct err err = { 0 };
-
-	conn->session.service->cache->counters.idle_connections++;
-	err_set(&err, ERR_UNAVAILABLE, "nothing was asked on this connection for so long that it is closed%s",
-		conn->session.is_reserved ? ": it was one for administration" : " (connection-timeout)");
-	close_for(conn, &err);
-}
-
-static void sweep_one(struct conn *conn, uint64_t now_ns)
-{
-	const struct conn_patience *patience = &conn->conns->patience;
-	bool takes = list_is_empty(&conn->out) || conn->paused, is_resting = is_at_rest(conn);
-	bool in_message = !inbox_is_empty(&conn->inbox) && may_read(conn);
-	uint64_t rest_ns = waited_ns(&conn->rest, is_resting, conn->inbox.start, now_ns);
-
-	if (is_over(waited_ns(&conn->taking, !takes, conn->n_sent, now_ns), patience->stall)) {
-		conn->session.service->cache->counters.slow_readers++;
-		conn_free(conn); /* it would not take a word of farewell either */
-	} else if (is_over(waited_ns(&conn->message, in_message, conn->inbox.start, now_ns),
-			   patience->stall)) {
-		end_message(conn);
-	} else if (is_over(rest_ns, conn->session.is_reserved ? reserved_idle_ns : patience->idle)) {
-		end_rest(conn);
-	} else if (rest_ns) {
-		inbox_rest(&conn->inbox);
+	conns_begin_sweeping(conns);
+	if (!conns->turn) {
+		turns_init(&conns->turns);
+		conns->turn = evtimer_new(conns->base, on_turn, conns);
 	}
-}
-
-/* Each is looked at every few seconds, then has its next turn behind the others. */
-static void on_sweep(evutil_socket_t sock, short what, void *arg)
-{
-	struct conns *conns = arg;
-	struct lap lap = lap_begin();
-	size_t n = conns->n / 4 + SWEEP_LEAST;
-	struct list *l;
-
-	(void)sock;
-	(void)what;
-	if (n > conns->n)
-		n = conns->n;
-	while (n-- && (l = list_pop(&conns->open))) {
-		struct conn *conn = LIST_ENTRY(l, struct conn, link);
-
-		list_append(&conns->open, &conn->link);
-		sweep_one(conn, lap.began_ns);
-	}
-	if (conns->n)
-		(void)evtimer_add(conns->sweep, &a_second);
-	lap_end(&lap);
-}
-
-static void begin_sweeping(struct conns *conns)
-{
-	if (!conns->sweep)
-		conns->sweep = evtimer_new(conns->base, on_sweep, conns);
-	if (!conns->sweep)
+	if (!conns->turn)
 		abort();
-	(void)evtimer_add(conns->sweep, &a_second);
 }
-
-/* ---- all ---- */
 
 void conn_new(struct conns *conns, int sock, struct identity *identity, bool is_reserved)
 {
@@ -535,16 +471,17 @@ void conn_new(struct conns *conns, int sock, struct identity *identity, bool is_
 	list_init(&conn->out);
 	list_init(&conn->link);
 	list_init(&conn->starving);
+	list_init(&conn->turn);
 	inbox_init(&conn->inbox);
-	conn->readable = event_new(conns->base, sock, EV_READ | EV_PERSIST, on_readable, conn);
-	conn->writable = event_new(conns->base, sock, EV_WRITE | EV_PERSIST, on_writable, conn);
+	conn->readable = event_new(conns->base, sock, EV_READ | EV_PERSIST, on_ready, conn);
+	conn->writable = event_new(conns->base, sock, EV_WRITE | EV_PERSIST, on_ready, conn);
 	conn->hung_up = event_new(conns->base, sock, EV_CLOSED | EV_PERSIST, on_hung_up, conn);
 	conn->again = evtimer_new(conns->base, on_again, conn);
 	if (!conn->readable || !conn->writable || !conn->hung_up || !conn->again)
 		abort();
 	list_append(&conns->open, &conn->link);
 	if (conns->n++ == 0)
-		begin_sweeping(conns);
+		begin(conns);
 	conns->n_reserved += is_reserved;
 	conns->changed(conns->ctx);
 	watch(conn);
@@ -573,4 +510,6 @@ void conns_close(struct conns *conns)
 		conn_free(LIST_ENTRY(conns->open.next, struct conn, link));
 	if (conns->sweep)
 		event_free(TAKE(conns->sweep));
+	if (conns->turn)
+		event_free(TAKE(conns->turn));
 }

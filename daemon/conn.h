@@ -6,7 +6,12 @@
  * of answers that its client did not take, and while the daemon has descriptors left, in all and for its
  * user, and room for another large message; else its client's writes wait in the socket. What is no
  * MessagePack-RPC ends the connection, after a notification that says why; other connections are not
- * affected. Loop only.
+ * affected.
+ *
+ * Fair turns: a connection on which something can be done is visited, for a fraction of a millisecond. At
+ * once, if its user has not had much of the loop's time lately; else, and if more is left to do than there
+ * was time for, when it is that user's turn among those who wait (users.h). So a user with a thousand busy
+ * connections keeps nobody else's waiting for longer than a few visits. Loop only.
  */
 #ifndef DIRCACHE_DAEMON_CONN_H
 #define DIRCACHE_DAEMON_CONN_H
@@ -35,7 +40,8 @@ struct conns {
 	size_t max_fds; /* received descriptors that may be open at a time */
 	struct conn_patience patience;
 	struct event *sweep;        /* private: looks for those that are waited for */
-	struct list starved;        /* connections that wait for what others have of these */
+	struct event *turn;         /* private: a timer, while anybody waits for a turn */
+	struct turns turns;         /* of users with connections to be served */
 	void (*changed)(void *ctx); /* a connection came or went */
 	void *ctx;
 };

@@ -95,7 +95,7 @@ static void on_done(struct evict_gc *evict)
 		return;
 	}
 	begin_answer(gc);
-	slice_init(&gc->slice, answer_step);
+	slice_init_of(&gc->slice, answer_step, &gc->request->user->slices);
 	slice_start(gc->request->cache->slicer, &gc->slice);
 }
 

@@ -396,7 +396,7 @@ void trees_start(struct request *request)
 		listing->phase = PICKING;
 	request->ctx = listing;
 	request->cancel = on_cancel;
-	slice_init(&listing->slice, listing_step);
+	slice_init_of(&listing->slice, listing_step, &request->user->slices);
 	if (params.sizes)
 		trees_start_when_read(request->cache->trees, &listing->slice);
 	else

@@ -53,7 +53,7 @@ static void start(struct has *has, bool (*step)(struct slice *slice))
 {
 	struct cache *cache = has->request->cache;
 
-	slice_init(&has->slice, step);
+	slice_init_of(&has->slice, step, &has->request->user->slices);
 	if (step(&has->slice))
 		slice_start(cache->slicer, &has->slice);
 }
@@ -230,7 +230,7 @@ void has_start(struct request *request)
 
 	has->request = request;
 	has->store = request->cache->store;
-	has->queue = pool_queue_new(request->cache->pool);
+	has->queue = request_queue_new(request);
 	request->ctx = has;
 	request->cancel = on_cancel;
 	if (wire_decode(request->params, fields, N_ELEMENTS(fields), &params, "has", &has->err) == 0) {

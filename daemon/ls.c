@@ -273,6 +273,6 @@ void ls_start(struct request *request)
 	ls->max_entries = request->cache->config.limits.entries;
 	ls->id = request->message.id;
 	ls->request = request;
-	ls->queue = pool_queue_new(request->cache->pool);
+	ls->queue = request_queue_new(request);
 	pool_submit(ls->queue, &ls->job);
 }

@@ -71,7 +71,7 @@ static void fail(struct materialize *m, const struct err *err, const struct dige
 	struct request *request = m->request;
 
 	if (m->has_folder)
-		cache_close_fds(request->cache, &m->plan.target.folder, 1);
+		user_close_fds(request->user, &m->plan.target.folder, 1);
 	m->has_folder = false;
 	request_fail_missing(request, err, missing, n_missing);
 	materialize_free(m);
@@ -337,7 +337,7 @@ void materialize_start(struct request *request)
 	struct err err = { 0 };
 
 	m->request = request;
-	m->queue = pool_queue_new(request->cache->pool);
+	m->queue = request_queue_new(request);
 	m->mark = index_mark(request->cache->index);
 	request->ctx = m;
 	request->cancel = on_cancel;

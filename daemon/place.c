@@ -65,7 +65,7 @@ static void open_folder(struct request *request, struct wire_bytes path,
 	open->client = identity_acting_for(request->identity);
 	open->request = request;
 	open->got = got;
-	pool_submit(request->cache->chores, &open->job);
+	pool_submit(request->user->chores, &open->job);
 }
 
 void place_get(struct request *request, const struct place_params *params,

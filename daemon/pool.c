@@ -17,22 +17,31 @@
 #include "common/alloc.h"
 #include "daemon/identity.h"
 #include "daemon/lap.h"
+#include "daemon/turns.h"
 
 enum { DONE_SLICE_NS = 250 * 1000 };
 
-struct pool_queue {
+struct pool_user {
 	struct pool *pool;
+	size_t refs;              /* the loop's */
+	struct taker ready;       /* queues with jobs; held while as many run as may; under pool->lock */
+	size_t n_running, n_most; /* workers; under pool->lock */
+	struct taker to_do;       /* the loop's: jobs whose done() is due */
+};
+
+struct pool_queue {
+	struct pool_user *user;
 	struct list jobs; /* under pool->lock */
-	struct list link; /* in pool->ready while there are jobs; under pool->lock */
+	struct list link; /* in user->ready while there are jobs; under pool->lock */
 	atomic_bool is_ready;
 };
 
 struct pool {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;   /* something is ready, or the pool ends */
-	struct list ready;     /* queues with jobs, the next to have its turn first; under lock */
+	struct turns ready;    /* of users with queues that have jobs; under lock */
 	bool is_ending;        /* under lock */
-	atomic_size_t n_ready; /* queues in it: written under lock, read without */
+	atomic_size_t n_ready; /* queues with jobs: written under lock, read without */
 
 	pthread_mutex_t finished_lock; /* its own, so that finishing does not stand in the way of starting */
 	struct list finished;          /* jobs that ran */
@@ -40,7 +49,8 @@ struct pool {
 
 	/* The loop's. */
 	struct event *finished_event;
-	struct list to_do; /* jobs taken from finished, whose done() is due */
+	struct turns to_do;   /* of users with jobs taken from finished */
+	struct pool_user own; /* what is no user's */
 
 	atomic_size_t n_jobs;
 	size_t n_workers; /* that run */
@@ -67,18 +77,31 @@ static void put_job(struct pool *pool, struct job *job)
 	struct pool_queue *queue = job->queue;
 
 	if (list_is_empty(&queue->jobs)) {
-		list_append(&pool->ready, &queue->link);
+		turns_wait(&pool->ready, &queue->user->ready, &queue->link);
 		atomic_store_explicit(&queue->is_ready, true, memory_order_relaxed);
 		atomic_fetch_add_explicit(&pool->n_ready, 1, memory_order_relaxed);
 	}
 	list_append(&queue->jobs, &job->link);
 }
 
+/* One of this user's jobs more is run, or less. Under pool->lock. */
+static void enter(struct pool_user *user)
+{
+	if (++user->n_running == user->n_most)
+		taker_hold(&user->ready);
+}
+
+static void leave(struct pool_user *user)
+{
+	if (user->n_running-- == user->n_most)
+		taker_release(&user->pool->ready, &user->ready);
+}
+
 /* The next job of the queue whose turn it is, which then waits for its next turn; or NULL. Under pool->lock.
  */
 static struct job *take_job(struct pool *pool)
 {
-	struct list *turn = list_pop(&pool->ready);
+	struct list *turn = turns_next(&pool->ready);
 	struct pool_queue *queue;
 	struct job *job;
 
@@ -87,11 +110,12 @@ static struct job *take_job(struct pool *pool)
 	queue = LIST_ENTRY(turn, struct pool_queue, link);
 	job = LIST_ENTRY(list_pop(&queue->jobs), struct job, link);
 	if (!list_is_empty(&queue->jobs)) {
-		list_append(&pool->ready, &queue->link);
+		turns_wait(&pool->ready, &queue->user->ready, &queue->link);
 	} else {
 		atomic_store_explicit(&queue->is_ready, false, memory_order_relaxed);
 		atomic_fetch_sub_explicit(&pool->n_ready, 1, memory_order_relaxed);
 	}
+	enter(queue->user);
 	return job;
 }
 
@@ -134,13 +158,15 @@ static void *work(void *ctx)
 		unlock(&pool->lock);
 		next = job->run(job);
 		identity_drop(); /* as whom this job acted is not for the next */
-		if (next == JOB_DONE) {
-			finish_job(pool, job);
-			job = NULL;
-		}
 		lock(&pool->lock);
-		if (job)
-			put_job(pool, job); /* wakes nobody: this worker looks next */
+		leave(job->queue->user); /* what may run now wakes nobody: this worker looks next */
+		if (next == JOB_AGAIN) {
+			put_job(pool, job);
+			continue;
+		}
+		unlock(&pool->lock);
+		finish_job(pool, job);
+		lock(&pool->lock);
 	}
 	unlock(&pool->lock);
 	return NULL;
@@ -161,13 +187,17 @@ static void move_all(struct list *from, struct list *to)
 /* Take over what finished since the last look. */
 static void collect_finished(struct pool *pool)
 {
+	struct list finished, *l;
 	uint64_t count;
 
 	/* Before the look: a job that finishes after it finds an empty list and makes this readable again. */
 	(void)!read(pool->finished_fd, &count, sizeof(count));
 	lock(&pool->finished_lock);
-	move_all(&pool->finished, &pool->to_do);
+	list_init(&finished);
+	move_all(&pool->finished, &finished);
 	unlock(&pool->finished_lock);
+	while ((l = list_pop(&finished)))
+		turns_wait(&pool->to_do, &LIST_ENTRY(l, struct job, link)->queue->user->to_do, l);
 }
 
 static void on_finished(evutil_socket_t fd, short what, void *ctx)
@@ -179,7 +209,7 @@ static void on_finished(evutil_socket_t fd, short what, void *ctx)
 	(void)fd;
 	(void)what;
 	collect_finished(pool);
-	while ((l = list_pop(&pool->to_do))) {
+	while ((l = turns_next(&pool->to_do))) {
 		struct job *job = LIST_ENTRY(l, struct job, link);
 
 		job->done(job);
@@ -188,7 +218,7 @@ static void on_finished(evutil_socket_t fd, short what, void *ctx)
 			break;
 	}
 	/* Not event_active(), which would have us run again before the loop looks at its other events. */
-	if (!list_is_empty(&pool->to_do))
+	if (!turns_are_over(&pool->to_do))
 		kick(pool);
 	lap_end(&lap);
 }
@@ -221,6 +251,13 @@ static int watch_finished(struct pool *pool, struct event_base *base)
 	return 0;
 }
 
+static void user_init(struct pool_user *user, struct pool *pool, size_t most)
+{
+	*user = (struct pool_user){ .pool = pool, .refs = 1, .n_most = most };
+	taker_init(&user->ready);
+	taker_init(&user->to_do);
+}
+
 struct pool *pool_new(struct event_base *base, size_t n_workers, const char *name)
 {
 	struct pool *pool = xcalloc(1, sizeof(*pool) + n_workers * sizeof(pool->workers[0]));
@@ -230,9 +267,10 @@ struct pool *pool_new(struct event_base *base, size_t n_workers, const char *nam
 	(void)pthread_mutex_init(&pool->lock, NULL);
 	(void)pthread_mutex_init(&pool->finished_lock, NULL);
 	(void)pthread_cond_init(&pool->wake, NULL);
-	list_init(&pool->ready);
+	turns_init(&pool->ready);
 	list_init(&pool->finished);
-	list_init(&pool->to_do);
+	turns_init(&pool->to_do);
+	user_init(&pool->own, pool, 0);
 	pool->finished_fd = -1;
 	r = watch_finished(pool, base);
 	if (r == 0)
@@ -261,7 +299,7 @@ void pool_free(struct pool *pool)
 		return;
 	drain(pool);
 	lock(&pool->lock);
-	assert(list_is_empty(&pool->ready));
+	assert(turns_are_over(&pool->ready));
 	pool->is_ending = true;
 	unlock(&pool->lock);
 	(void)pthread_cond_broadcast(&pool->wake);
@@ -287,14 +325,36 @@ size_t pool_n_jobs(const struct pool *pool)
 	return atomic_load_explicit(&pool->n_jobs, memory_order_relaxed);
 }
 
-struct pool_queue *pool_queue_new(struct pool *pool)
+struct pool_user *pool_user_new(struct pool *pool, size_t most)
+{
+	struct pool_user *user = xmalloc(sizeof(*user));
+
+	user_init(user, pool, most);
+	return user;
+}
+
+void pool_user_put(struct pool_user *user)
+{
+	if (--user->refs)
+		return;
+	assert(!taker_waits(&user->ready) && !taker_waits(&user->to_do));
+	free(user);
+}
+
+struct pool_queue *pool_queue_new_of(struct pool_user *user)
 {
 	struct pool_queue *queue = xcalloc(1, sizeof(*queue));
 
-	queue->pool = pool;
+	queue->user = user;
+	user->refs++;
 	list_init(&queue->jobs);
 	list_init(&queue->link);
 	return queue;
+}
+
+struct pool_queue *pool_queue_new(struct pool *pool)
+{
+	return pool_queue_new_of(&pool->own);
 }
 
 void pool_queue_free(struct pool_queue *queue)
@@ -302,12 +362,13 @@ void pool_queue_free(struct pool_queue *queue)
 	if (!queue)
 		return;
 	assert(list_is_empty(&queue->jobs) && list_is_empty(&queue->link));
+	pool_user_put(queue->user);
 	free(queue);
 }
 
 void pool_submit(struct pool_queue *queue, struct job *job)
 {
-	struct pool *pool = queue->pool;
+	struct pool *pool = queue->user->pool;
 
 	job->queue = queue;
 	atomic_fetch_add_explicit(&pool->n_jobs, 1, memory_order_relaxed);
@@ -320,7 +381,7 @@ void pool_submit(struct pool_queue *queue, struct job *job)
 
 bool pool_others_wait(const struct pool_queue *queue)
 {
-	size_t n_ready = atomic_load_explicit(&queue->pool->n_ready, memory_order_relaxed);
+	size_t n_ready = atomic_load_explicit(&queue->user->pool->n_ready, memory_order_relaxed);
 
 	return n_ready > (atomic_load_explicit(&queue->is_ready, memory_order_relaxed) ? 1 : 0);
 }

@@ -8,11 +8,14 @@
  *
  *     submit (any thread)  ->  run (a worker)  ->  done (the loop)
  *
- * Jobs belong to a queue, one for each request, and queues take turns: a request with ten thousand jobs does
- * not keep one with a single job waiting. A run() that has worked for a while and finds pool_others_wait()
- * returns JOB_AGAIN and goes to the end of its queue's turn.
+ * Jobs belong to a queue, one for each request, and queues to a user. Users take turns, and at each the next
+ * of the user's queues: neither a request with ten thousand jobs nor a user with a thousand requests keeps
+ * one with a single job waiting. A run() that has worked for a while and finds pool_others_wait() returns
+ * JOB_AGAIN and goes to the end of its queue's turn. Since no job can be made to stop, one that hangs in a
+ * client's file system, say, a user has jobs on so many workers at a time and no more.
  *
- * done() calls run in slices: after a quarter of a millisecond the loop is let at its other events.
+ * done() calls run in slices, and users take turns there, too: after a quarter of a millisecond the loop is
+ * let at its other events.
  *
  * A pool of one worker is a lane: its jobs run one at a time, in the order submitted within a queue.
  */
@@ -27,6 +30,7 @@
 
 struct event_base;
 struct pool;
+struct pool_user;
 struct pool_queue;
 struct job;
 
@@ -64,7 +68,19 @@ size_t pool_n_workers(const struct pool *pool);
 /* Jobs that were submitted and whose done() has not returned. Loop only. */
 size_t pool_n_jobs(const struct pool *pool);
 
-/* A queue of jobs that takes its turn with the others. Free it when none of its jobs is left. */
+/**
+ * One whose queues share a turn. Loop only.
+ *
+ * @most  workers that run its jobs at a time; 0: all
+ *
+ * It is there until it was put, and its last queue is freed.
+ */
+struct pool_user *pool_user_new(struct pool *pool, size_t most);
+void pool_user_put(struct pool_user *user);
+
+/* A queue of jobs that takes its turn with the others, those of a user or the pool's own. Loop only; free it
+ * when none of its jobs is left. */
+struct pool_queue *pool_queue_new_of(struct pool_user *user);
 struct pool_queue *pool_queue_new(struct pool *pool);
 void pool_queue_free(struct pool_queue *queue);
 DEFINE_AUTO(pool_queue);

@@ -65,6 +65,7 @@ static bool forget_step(struct slice *slice)
 	blocks_fini(&put->entries);
 	blocks_fini(&put->directories);
 	pool_queue_free(put->queue);
+	user_put(put->user);
 	free(put);
 	return false;
 }
@@ -77,7 +78,7 @@ void put_release(struct put *put)
 		put); /* of what was stored before it ended early: that is in the store all the same */
 	index_batch_free(put->batch);
 	put->cache->n_ending++;
-	slice_init(&put->slice, forget_step);
+	slice_init_of(&put->slice, forget_step, &put->user->slices);
 	put_run_slice(put, &put->slice);
 }
 
@@ -179,9 +180,9 @@ static void start_begin(struct request *request, const struct put_params *params
 	struct wire_out *out;
 
 	put->cache = request->cache;
-	put->queue = pool_queue_new(request->cache->pool);
+	put->queue = request_queue_new(request);
 	put->number = session->n_numbered++;
-	put->uid = request->identity->uid;
+	put->user = user_ref(request->user);
 	put->refs = 1;
 	(void)blocks_add(&put->directories, sizeof(size_t)); /* the root has no entry */
 	put->expected = params->bytes;
@@ -239,7 +240,9 @@ static void on_tagged(void *ctx, int r, const struct err *err)
 static void on_in_index(void *ctx, int r, const struct err *err)
 {
 	struct answer *answer = ctx;
-	struct index_tag tag = { .name = answer->tag, .digest = answer->digest, .uid = answer->put->uid };
+	struct index_tag tag = { .name = answer->tag,
+				 .digest = answer->digest,
+				 .uid = answer->put->user->uid };
 
 	if (r == 0 && answer->tag)
 		tags_set(answer->put->cache->tags, &tag, on_tagged, answer);
@@ -264,7 +267,7 @@ static int check_commit(const struct put *put, const struct wire_bytes *tag, str
 	if (put->n_open)
 		return err_set(err, ERR_FAILED_PRECONDITION,
 			       "put: %zu requests with entries are not answered yet", put->n_open);
-	return tag->data ? tags_check_set(put->cache->tags, tag->data, tag->len, put->uid, err) : 0;
+	return tag->data ? tags_check_set(put->cache->tags, tag->data, tag->len, put->user->uid, err) : 0;
 }
 
 static void start_commit(struct request *request, struct put *put, const struct put_params *params)

@@ -211,6 +211,6 @@ void put_start_entries(struct request *request, struct put *put, const struct wi
 		return;
 	}
 	request_hold(request); /* what comes behind may name directories of these */
-	slice_init(&batch->slice, read_step);
+	slice_init_of(&batch->slice, read_step, &put->user->slices);
 	slice_start(put->cache->slicer, &batch->slice);
 }

@@ -31,7 +31,7 @@ struct put {
 	struct cache *cache;
 	struct pool_queue *queue;
 	uint32_t number;
-	uid_t uid;
+	struct user *user; /* whose it is */
 	size_t refs; /* the connection's, and one for each request under way */
 
 	struct blocks entries;     /* struct put_entry */

@@ -445,8 +445,8 @@ void put_commit_tree(struct put *put, struct request *request, const char *tag, 
 	commit->made = xcalloc(commit->n, sizeof(*commit->made));
 	commit->nodes = xcalloc(commit->n, sizeof(struct node *));
 	commit->encode = (struct job){ .run = encode_run, .done = encode_done };
-	slice_init(&commit->slice, adopt_step);
-	slice_init(&commit->forget, forget_step);
+	slice_init_of(&commit->slice, adopt_step, &put->user->slices);
+	slice_init_of(&commit->forget, forget_step, &put->user->slices);
 	atomic_init(&commit->stop, false);
 	list_init(&commit->waiting);
 	request->ctx = commit;

@@ -224,12 +224,12 @@ static void on_place(struct request *request, int r, const struct place *place, 
 	removal->store_fd = cache->store_fd;
 	removal->identity = identity_get(request->identity);
 	removal->request = request;
-	removal->queue = pool_queue_new(cache->pool);
+	removal->queue = request_queue_new(request);
 	if (target_init(&removal->target, cache->staging, place->folder, place->name.data, place->name.len,
 			&removal->err) < 0) {
 		int folder = place->folder;
 
-		cache_close_fds(cache, &folder, 1);
+		user_close_fds(request->user, &folder, 1);
 		request_fail(request, &removal->err);
 		removal_free(removal);
 		return;

@@ -201,7 +201,7 @@ static void drop_message(struct request *request)
 		.service = request->service,
 		.user = user_ref(request->user),
 	};
-	pool_submit(request->cache->chores, &remains->job);
+	pool_submit(request->user->chores, &remains->job);
 }
 
 static void request_free(struct request *request)
@@ -215,7 +215,7 @@ static void request_free(struct request *request)
 		if (request->fds[i] >= 0)
 			request->fds[n_open++] = request->fds[i];
 	if (n_open)
-		cache_close_fds(request->cache, request->fds, n_open);
+		user_close_fds(request->user, request->fds, n_open);
 	list_remove(&request->link);
 	list_remove(&request->waiting);
 	drop_message(request);
@@ -250,7 +250,7 @@ static void end(struct request *request, int fd)
 
 		session->send(session, bytes, len, fd);
 	} else if (fd >= 0) {
-		cache_close_fds(request->cache, &fd, 1);
+		user_close_fds(request->user, &fd, 1);
 	}
 	request_free(request);
 	if (session)
@@ -317,6 +317,11 @@ void request_progress(struct request *request, uint64_t files, uint64_t files_to
 	wire_put_uint(&out, "bytes_total", bytes_total);
 	message = wire_out_take(&out, &len);
 	request->session->send(request->session, message, len, -1);
+}
+
+struct pool_queue *request_queue_new(const struct request *request)
+{
+	return pool_queue_new_of(request->user->workers);
 }
 
 int request_take_fd(struct request *request, size_t i)
@@ -531,7 +536,7 @@ static void start_parsing(struct request *request, const struct packet *packet)
 		.job = { .run = parsing_run, .done = parsing_done },
 		.bytes = request->bytes,
 		.len = packet->len,
-		.queue = pool_queue_new(request->cache->pool),
+		.queue = request_queue_new(request),
 		.request = request,
 		.truncated = packet->truncated,
 	};

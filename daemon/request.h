@@ -149,6 +149,9 @@ void request_fail_missing(struct request *request, const struct err *err, const 
 void request_progress(struct request *request, uint64_t files, uint64_t files_total, uint64_t bytes,
 		      uint64_t bytes_total);
 
+/* A queue for the request's jobs, which take turns as its user's. */
+struct pool_queue *request_queue_new(const struct request *request);
+
 /* One descriptor of the request, for the caller to close; -1 if it was taken already or never came. */
 int request_take_fd(struct request *request, size_t i);
 

@@ -469,6 +469,8 @@ static int start(struct server *server, struct err *err)
 	user = share_fds(&options->user, server->max_connections, max_fds);
 	widen_fd_table();
 	config.n_workers = options->workers ? (size_t)options->workers : (size_t)(cpus > 0 ? cpus : 1) + 2;
+	config.n_spare = identity_can_act();
+	user.workers = config.n_workers;
 	if ((r = find_socket(server, err)) < 0 ||
 	    (r = cache_open(&server->cache, server->base, &config, err)) < 0)
 		return r;
@@ -483,7 +485,7 @@ static int start(struct server *server, struct err *err)
 		/* Nobody else is served, or gets past the socket's mode, which is known of our own. */
 		.single_user = !identity_can_act() || (!server->handed && !(options->socket_mode & 0066)),
 	};
-	users_init(&server->service.users, &user);
+	users_init(&server->service.users, &user, server->cache.pool);
 	list_init(&server->service.waiting);
 	server->conns = (struct conns){
 		.base = server->base,
@@ -495,7 +497,6 @@ static int start(struct server *server, struct err *err)
 		.ctx = server,
 	};
 	list_init(&server->conns.open);
-	list_init(&server->conns.starved);
 	if (server->conns.max_fds >= MANY_FDS)
 		blob_store_keep_folders(server->cache.store);
 	make_events(server);

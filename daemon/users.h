@@ -3,7 +3,12 @@
  * Users: what the clients of each user take of the daemon together, so that none of them takes all.
  *
  * An account is there as long as somebody refers to it: a connection, a request that outlives it. So the list
- * is as long as there are users with connections. Loop only.
+ * is as long as there are users with connections.
+ *
+ * Time is shared, too. What users wait for goes by turns (turns.h): connections to be served, slices of long
+ * work, jobs, and what they have done. And a user for whom the loop worked a quarter of the last millisecond
+ * is *tired*: while anybody else is there, what comes through his connections waits for a turn, and what
+ * comes from others does not. Loop only.
  */
 #ifndef DIRCACHE_DAEMON_USERS_H
 #define DIRCACHE_DAEMON_USERS_H
@@ -15,18 +20,24 @@
 
 #include "common/err.h"
 #include "common/list.h"
+#include "daemon/pool.h"
+#include "daemon/turns.h"
 
 /* What one user may have at a time. */
 struct user_limits {
 	uint64_t connections, requests;
 	uint64_t fds; /* received and not closed; in options 0: half of those for all clients */
 	uint64_t tags, leases;
+	uint64_t workers; /* with its jobs; 0: all */
 };
 
 struct users {
 	struct list all;
 	struct user_limits limits;
+	struct pool *pool;
 };
+
+enum { USER_WINDOW_NS = 1000000, USER_SHARE_NS = 250000 };
 
 struct user {
 	const struct users *users;
@@ -36,9 +47,17 @@ struct user {
 	size_t n_connections, n_requests, n_fds;
 	size_t n_large; /* messages in large buffers: see inbox.h */
 	size_t unsent;  /* bytes of answers that its clients did not take */
+
+	struct list starved; /* connections that wait until it, or everybody, has less of these */
+
+	struct taker conns, slices;  /* what it waits for a turn with, on the loop */
+	struct pool_user *workers;   /* the same on workers */
+	struct pool_queue *chores;   /* jobs that are no request's */
+	uint64_t window_ns, busy_ns; /* private: since when its time is counted, and how much it had */
 };
 
-void users_init(struct users *users, const struct user_limits *limits);
+/* The jobs of users run in this pool. */
+void users_init(struct users *users, const struct user_limits *limits, struct pool *pool);
 
 /* A reference to a user's account. */
 struct user *users_get(struct users *users, uid_t uid);
@@ -50,6 +69,16 @@ int user_check_connections(const struct user *user, struct err *err);
 
 /* May it have as many as it has with the one that just came? Return: the same. */
 int user_check_requests(const struct user *user, struct err *err);
+
+/* The loop worked for it from then until now. */
+void user_charge(struct user *user, uint64_t began_ns, uint64_t now_ns);
+
+/* Has what comes through its connections now to wait for a turn? */
+bool user_must_wait(const struct user *user, uint64_t now_ns);
+
+/* Close a client's descriptors on a worker: one on a hung file system must not hang the loop. Takes them
+ * over. */
+void user_close_fds(struct user *user, const int *fds, size_t n);
 
 /* May it have more descriptors? If not, its connections are not read until some are closed. */
 static inline bool user_may_receive_fds(const struct user *user)

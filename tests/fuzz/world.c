@@ -209,7 +209,7 @@ static void make_service(const struct user_limits *limits)
 		.stop = on_stop,
 		.freed = on_freed,
 	};
-	users_init(&world.service.users, limits);
+	users_init(&world.service.users, limits, world.cache.pool);
 	list_init(&world.service.waiting);
 	world.conns = (struct conns){
 		.base = world.base,
@@ -218,7 +218,6 @@ static void make_service(const struct user_limits *limits)
 		.changed = on_conns_changed,
 	};
 	list_init(&world.conns.open);
-	list_init(&world.conns.starved);
 }
 
 /* Pipes are not: sanitizers make some whenever they name a function. Nor is the file of staging.h's records,
@@ -314,7 +313,7 @@ void world_stop(void)
 
 void world_check_idle(void)
 {
-	assert(world.conns.n == 0 && list_is_empty(&world.conns.starved));
+	assert(world.conns.n == 0);
 	assert(world.service.n_fds == 0 && world.service.n_large == 0 &&
 	       list_is_empty(&world.service.waiting));
 	assert(list_is_empty(&world.service.users.all));

@@ -37,7 +37,7 @@ static inline void start_service(const struct method *methods)
 		.single_user = true,
 	};
 	list_init(&service.waiting);
-	users_init(&service.users, &user_limits);
+	users_init(&service.users, &user_limits, cache.pool);
 	conns = (struct conns){
 		.base = base,
 		.service = &service,
@@ -45,7 +45,6 @@ static inline void start_service(const struct method *methods)
 		.changed = on_conns_changed,
 	};
 	list_init(&conns.open);
-	list_init(&conns.starved);
 }
 
 static inline void stop_service(void)

@@ -93,25 +93,6 @@ START_TEST(a_stop_while_the_index_is_read_ends_cleanly)
 }
 END_TEST
 
-static bool is_closed(void *fd)
-{
-	return fcntl(*(int *)fd, F_GETFD) < 0;
-}
-
-START_TEST(descriptors_are_closed_by_workers)
-{
-	int fds[2], pipe_fds[2];
-
-	start_cache();
-	ck_assert_int_eq(pipe(pipe_fds), 0);
-	memcpy(fds, pipe_fds, sizeof(fds));
-	cache_close_fds(&cache, fds, 2);
-	run_until(is_closed, &pipe_fds[0]);
-	run_until(is_closed, &pipe_fds[1]);
-	stop_cache();
-}
-END_TEST
-
 START_TEST(counters_show_the_levels_of_now)
 {
 	const struct counters *counters;
@@ -156,5 +137,5 @@ END_TEST
 UNIT_MAIN("cache", an_opened_cache_has_made_its_folders,
 	  a_second_daemon_on_one_store_is_refused_and_told_who_has_it,
 	  a_store_that_cannot_be_made_is_refused_with_words, a_cache_that_was_never_loaded_closes,
-	  a_stop_while_the_index_is_read_ends_cleanly, descriptors_are_closed_by_workers,
-	  counters_show_the_levels_of_now, an_index_of_a_newer_version_is_reported_and_left_alone)
+	  a_stop_while_the_index_is_read_ends_cleanly, counters_show_the_levels_of_now,
+	  an_index_of_a_newer_version_is_reported_and_left_alone)

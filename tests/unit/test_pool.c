@@ -195,6 +195,95 @@ START_TEST(queues_take_turns)
 }
 END_TEST
 
+START_TEST(users_take_turns_however_many_queues_they_have)
+{
+	enum { N = 300 };
+	static struct step many[N][1], one[N];
+	struct pool *pool = start(1);
+	struct pool_user *users[2];
+	struct pool_queue *queues[N], *queue;
+	atomic_size_t order = 0;
+	struct gate gate;
+
+	for (int i = 0; i < 2; i++)
+		users[i] = pool_user_new(pool, 0);
+	queue = pool_queue_new_of(users[1]);
+	close_gate(&gate, queue);
+	for (int i = 0; i < N; i++) {
+		queues[i] = pool_queue_new_of(users[0]);
+		submit_steps(queues[i], many[i], 1, &order);
+	}
+	submit_steps(queue, one, N, &order);
+	open_gate(&gate);
+	loop_until_done(2 * N + 1);
+	for (size_t i = 0; i < N; i++) {
+		ck_assert_uint_eq(many[i][0].ran_as, 2 * i);
+		ck_assert_uint_eq(one[i].ran_as, 2 * i + 1);
+		pool_queue_free(queues[i]);
+	}
+	for (int i = 0; i < 2; i++)
+		pool_user_put(users[i]);
+	pool_queue_free(queue);
+	stop(pool);
+}
+END_TEST
+
+START_TEST(what_ran_is_done_by_turns_of_users_too)
+{
+	enum { N = 300 };
+	static struct step many[N], one[1];
+	struct pool *pool = start(1);
+	struct pool_user *user = pool_user_new(pool, 0);
+	struct pool_queue *big = pool_queue_new(pool), *small = pool_queue_new_of(user);
+	atomic_size_t order = 0;
+	struct gate gate;
+
+	submit_steps(big, many, N, &order);
+	while (atomic_load(&order) < N)
+		(void)nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+	submit_steps(small, one, 1, &order);
+	close_gate(&gate, small); /* by now both have run, and the loop has not looked */
+	open_gate(&gate);
+	loop_until_done(N + 2);
+	ck_assert_uint_le(one[0].done_as, 1);
+	pool_queue_free(big);
+	pool_queue_free(small);
+	pool_user_put(user);
+	stop(pool);
+}
+END_TEST
+
+START_TEST(a_user_whose_jobs_hang_leaves_workers_to_others)
+{
+	enum { N = 10 };
+	static struct step behind[N], others[N];
+	struct pool *pool = start(3);
+	struct pool_user *user = pool_user_new(pool, 2), *other = pool_user_new(pool, 2);
+	struct pool_queue *hung[2], *free_queue = pool_queue_new_of(other);
+	atomic_size_t order = 0;
+	struct gate gates[2];
+
+	for (int i = 0; i < 2; i++) {
+		hung[i] = pool_queue_new_of(user);
+		close_gate(&gates[i], hung[i]);
+	}
+	submit_steps(hung[0], behind, N, &order);
+	submit_steps(free_queue, others, N, &order);
+	loop_until_done(N);
+	for (int i = 0; i < N; i++)
+		ck_assert_uint_lt(others[i].ran_as, N);
+	for (int i = 0; i < 2; i++)
+		open_gate(&gates[i]);
+	loop_until_done(2 * N + 2);
+	for (int i = 0; i < 2; i++)
+		pool_queue_free(hung[i]);
+	pool_queue_free(free_queue);
+	pool_user_put(user);
+	pool_user_put(other);
+	stop(pool);
+}
+END_TEST
+
 START_TEST(a_job_that_says_again_lets_others_run_first)
 {
 	static struct step long_one[1], others[5];
@@ -409,6 +498,8 @@ END_TEST
 UNIT_MAIN("pool", every_job_runs_once_on_a_worker_and_is_done_on_the_loop,
 	  a_lane_runs_and_is_done_in_the_order_submitted,
 	  ten_thousand_jobs_do_not_keep_one_of_another_queue_waiting, queues_take_turns,
-	  a_job_that_says_again_lets_others_run_first, others_wait_means_another_queue_has_a_job,
-	  free_waits_for_all_jobs_and_those_that_they_submit, free_without_a_job_ends_at_once,
-	  the_loop_gets_at_its_other_events_between_done_calls, workers_have_their_name_and_take_no_signal)
+	  users_take_turns_however_many_queues_they_have, what_ran_is_done_by_turns_of_users_too,
+	  a_user_whose_jobs_hang_leaves_workers_to_others, a_job_that_says_again_lets_others_run_first,
+	  others_wait_means_another_queue_has_a_job, free_waits_for_all_jobs_and_those_that_they_submit,
+	  free_without_a_job_ends_at_once, the_loop_gets_at_its_other_events_between_done_calls,
+	  workers_have_their_name_and_take_no_signal)
