@@ -49,8 +49,8 @@ struct pool {
 
 	/* The loop's. */
 	struct event *finished_event;
-	struct turns to_do;   /* of users with jobs taken from finished */
-	struct pool_user own; /* what is no user's */
+	struct turns to_do;    /* of users with jobs taken from finished */
+	struct pool_user *own; /* what is no user's; its queues may be freed after the pool */
 
 	atomic_size_t n_jobs;
 	size_t n_workers; /* that run */
@@ -251,13 +251,6 @@ static int watch_finished(struct pool *pool, struct event_base *base)
 	return 0;
 }
 
-static void user_init(struct pool_user *user, struct pool *pool, size_t most)
-{
-	*user = (struct pool_user){ .pool = pool, .refs = 1, .n_most = most };
-	taker_init(&user->ready);
-	taker_init(&user->to_do);
-}
-
 struct pool *pool_new(struct event_base *base, size_t n_workers, const char *name)
 {
 	struct pool *pool = xcalloc(1, sizeof(*pool) + n_workers * sizeof(pool->workers[0]));
@@ -270,7 +263,7 @@ struct pool *pool_new(struct event_base *base, size_t n_workers, const char *nam
 	turns_init(&pool->ready);
 	list_init(&pool->finished);
 	turns_init(&pool->to_do);
-	user_init(&pool->own, pool, 0);
+	pool->own = pool_user_new(pool, 0);
 	pool->finished_fd = -1;
 	r = watch_finished(pool, base);
 	if (r == 0)
@@ -312,6 +305,7 @@ void pool_free(struct pool *pool)
 	(void)pthread_cond_destroy(&pool->wake);
 	(void)pthread_mutex_destroy(&pool->finished_lock);
 	(void)pthread_mutex_destroy(&pool->lock);
+	pool_user_put(pool->own);
 	free(pool);
 }
 
@@ -327,9 +321,13 @@ size_t pool_n_jobs(const struct pool *pool)
 
 struct pool_user *pool_user_new(struct pool *pool, size_t most)
 {
-	struct pool_user *user = xmalloc(sizeof(*user));
+	struct pool_user *user = xcalloc(1, sizeof(*user));
 
-	user_init(user, pool, most);
+	user->pool = pool;
+	user->refs = 1;
+	user->n_most = most;
+	taker_init(&user->ready);
+	taker_init(&user->to_do);
 	return user;
 }
 
@@ -354,7 +352,7 @@ struct pool_queue *pool_queue_new_of(struct pool_user *user)
 
 struct pool_queue *pool_queue_new(struct pool *pool)
 {
-	return pool_queue_new_of(&pool->own);
+	return pool_queue_new_of(pool->own);
 }
 
 void pool_queue_free(struct pool_queue *queue)
