@@ -5,7 +5,10 @@
 #include "common/directory.h"
 #include "common/log.h"
 
-enum { PROTOCOL_VERSION = 1 };
+enum {
+	PROTOCOL_VERSION = 1,
+	TAG_STEP = 64, /* tags told in one step of a slice: some 10 us */
+};
 
 /* For methods without params. Return: false when there were any, and the request has failed. */
 static bool no_params(struct request *request, const char *method)
@@ -89,29 +92,54 @@ void stats_start(struct request *request)
 	usage_measure(request->cache->usage, &stats->usage);
 }
 
+/* The answer of `tags`, a few of them at a time. */
+struct tag_list {
+	struct request *request;
+	struct wire_out *out;
+	struct tags_view *view;
+	size_t n_told;
+	struct slice slice;
+};
+
+static void tell_tag(struct wire_out *out, const struct index_tag *tag)
+{
+	wire_map(out, 3);
+	wire_put_text(out, "name", tag->name);
+	wire_put_digest(out, "digest", &tag->digest);
+	wire_put_uint(out, "uid", tag->uid);
+}
+
+static bool tag_list_step(struct slice *slice)
+{
+	struct tag_list *list = CONTAINER_OF(slice, struct tag_list, slice);
+
+	for (unsigned i = 0; i < TAG_STEP && list->n_told < list->view->n; i++) {
+		struct index_tag tag = tags_view_at(list->view, list->n_told++);
+
+		tell_tag(list->out, &tag);
+	}
+	if (list->n_told < list->view->n)
+		return true;
+	request_send(list->request);
+	tags_view_free(list->view);
+	free(list);
+	return false;
+}
+
 void tags_start(struct request *request)
 {
-	const struct tags *tags = request->cache->tags;
-	uid_t uid = request->identity->uid;
-	struct wire_out *out;
+	struct tag_list *list;
 
 	if (!no_params(request, "tags"))
 		return;
-	out = request_reply(request);
-	wire_map(out, 1);
-	wire_text(out, "tags");
-	wire_array(out, tags_n_seen_by(tags, uid));
-	for (size_t i = 0; i < tags_n(tags); i++) {
-		struct index_tag tag = tags_at(tags, i);
-
-		if (!tag_is_seen_by(&tag, uid))
-			continue;
-		wire_map(out, 3);
-		wire_put_text(out, "name", tag.name);
-		wire_put_digest(out, "digest", &tag.digest);
-		wire_put_uint(out, "uid", tag.uid);
-	}
-	request_send(request);
+	list = xmalloc(sizeof(*list));
+	*list = (struct tag_list){ .request = request, .out = request_reply(request) };
+	list->view = tags_view(request->cache->tags, request->identity->uid);
+	wire_map(list->out, 1);
+	wire_text(list->out, "tags");
+	wire_array(list->out, list->view->n);
+	slice_init(&list->slice, tag_list_step);
+	slice_start(request->cache->slicer, &list->slice);
 }
 
 struct tag_params {

@@ -104,13 +104,27 @@ bool tags_pin(const struct tags *tags, const struct digest *digest);
 
 size_t tags_n(const struct tags *tags);
 
-/* Is a tag listed to this user: is it his, or is he an administrator? How many are? */
-bool tag_is_seen_by(const struct index_tag *tag, uid_t uid);
-size_t tags_n_seen_by(const struct tags *tags, uid_t uid);
+/* Does this user see the tags of that one: is he the same, or an administrator? */
+bool tags_sees(uid_t uid, uid_t owner);
 
 struct index_tag tags_at(const struct tags *tags, size_t i); /* ascending by name; borrowed */
 
 /* Where the names behind this one begin ("": all): for who goes through them while they change. */
 size_t tags_after(const struct tags *tags, const char *name);
+
+/*
+ * A view: the tags that a user sees, as they are at one moment, ascending by name. What changes later does
+ * not change it, and any thread may read and free it: listing thousands of names is not for one turn of the
+ * loop.
+ */
+struct tags_view {
+	size_t n;
+	struct tag *items[]; /* private */
+};
+struct tags_view *tags_view(const struct tags *tags, uid_t uid);
+void tags_view_free(struct tags_view *view);
+DEFINE_AUTO(tags_view);
+
+struct index_tag tags_view_at(const struct tags_view *view, size_t i); /* borrowed of the view */
 
 #endif

@@ -18,7 +18,7 @@ bool tags_find_owner(const struct tags *tags, const char *name, size_t len, uid_
 	size_t i = tags_position(tags, name, len, &found);
 
 	if (found)
-		*uid = tags->items[i].uid;
+		*uid = tags->items[i]->uid;
 	list_for_each (l, &tags->pending) {
 		const struct change *change = LIST_ENTRY(l, struct change, link);
 
@@ -49,7 +49,7 @@ static int check_room(const struct tags *tags, uid_t uid, struct err *err)
 	if (tags->n >= TAGS_MAX)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "there are %d tags: delete some", TAGS_MAX);
 	for (size_t i = 0; i < tags->n; i++)
-		n += tags->items[i].uid == uid;
+		n += tags->items[i]->uid == uid;
 	list_for_each (l, &tags->pending) {
 		const struct change *change = LIST_ENTRY(l, struct change, link);
 
@@ -83,19 +83,7 @@ int tags_check_delete(const struct tags *tags, const char *name, size_t len, uid
 	return check_owner(owner, uid, name, len, err);
 }
 
-bool tag_is_seen_by(const struct index_tag *tag, uid_t uid)
+bool tags_sees(uid_t uid, uid_t owner)
 {
-	return tag->uid == uid || identity_is_admin(uid);
-}
-
-size_t tags_n_seen_by(const struct tags *tags, uid_t uid)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < tags->n; i++) {
-		struct index_tag tag = tags_at(tags, i);
-
-		n += tag_is_seen_by(&tag, uid);
-	}
-	return n;
+	return uid == owner || identity_is_admin(uid);
 }

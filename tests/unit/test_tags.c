@@ -100,6 +100,30 @@ START_TEST(tags_are_found_by_their_whole_name_and_listed_in_order)
 }
 END_TEST
 
+START_TEST(a_view_stays_as_it_was)
+{
+	AUTO(tags_view) view = NULL;
+
+	start_cache();
+	for (unsigned i = 0; i < 3; i++)
+		set((const char *[]){ "moved", "gone", "stays" }[i], absent_digest(i));
+	run_until_idle();
+	view = tags_view(cache.tags, 0);
+	set("moved", absent_digest(9));
+	ck_assert_int_eq(tags_delete(cache.tags, "gone", 4, on_done, NULL), 0);
+	set("new", absent_digest(8));
+	run_until_idle();
+	ck_assert_uint_eq(find("moved")->size, 1009);
+	ck_assert_ptr_null(find("gone"));
+	stop_cache();
+	ck_assert_uint_eq(view->n, 3);
+	ck_assert_str_eq(tags_view_at(view, 0).name, "gone");
+	ck_assert_str_eq(tags_view_at(view, 1).name, "moved");
+	ck_assert_uint_eq(tags_view_at(view, 1).digest.size, 1000);
+	ck_assert_str_eq(tags_view_at(view, 2).name, "stays");
+}
+END_TEST
+
 START_TEST(a_tag_can_be_moved_and_taken_away)
 {
 	start_cache();
@@ -200,6 +224,13 @@ START_TEST(a_tag_is_changed_by_its_owner_and_administrators_alone)
 }
 END_TEST
 
+static size_t n_seen_by(uid_t uid)
+{
+	AUTO(tags_view) view = tags_view(cache.tags, uid);
+
+	return view->n;
+}
+
 START_TEST(a_tag_that_root_moves_is_still_its_owners)
 {
 	start_cache();
@@ -210,9 +241,9 @@ START_TEST(a_tag_that_root_moves_is_still_its_owners)
 	ck_assert_uint_eq(tags_at(cache.tags, 0).uid, 1007);
 	restart_cache();
 	ck_assert_uint_eq(tags_at(cache.tags, 0).uid, 1007);
-	ck_assert_uint_eq(tags_n_seen_by(cache.tags, 1007), 1);
-	ck_assert_uint_eq(tags_n_seen_by(cache.tags, 1008), 0);
-	ck_assert_uint_eq(tags_n_seen_by(cache.tags, 0), 1);
+	ck_assert_uint_eq(n_seen_by(1007), 1);
+	ck_assert_uint_eq(n_seen_by(1008), 0);
+	ck_assert_uint_eq(n_seen_by(0), 1);
 	stop_cache();
 }
 END_TEST
@@ -462,7 +493,8 @@ END_TEST
 
 UNIT_MAIN("tags", tag_names_are_1_to_255_of_the_allowed_bytes, tag_names_begin_with_a_letter_or_digit,
 	  a_tag_name_is_no_digest, tags_are_found_by_their_whole_name_and_listed_in_order,
-	  a_tag_can_be_moved_and_taken_away, a_change_is_seen_once_it_is_in_the_index_and_not_before,
+	  a_view_stays_as_it_was, a_tag_can_be_moved_and_taken_away,
+	  a_change_is_seen_once_it_is_in_the_index_and_not_before,
 	  when_there_are_as_many_as_may_be_a_new_name_is_refused_and_an_old_one_moves,
 	  one_user_may_have_so_many_and_leaves_room_for_others,
 	  a_tag_is_changed_by_its_owner_and_administrators_alone, a_tag_that_root_moves_is_still_its_owners,
