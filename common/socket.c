@@ -4,8 +4,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -185,4 +187,11 @@ int socket_receive(int sock, void *buf, size_t size, int *fds, struct socket_rec
 	*received = (struct socket_received){ .n = n, .truncated = msg.msg_flags & MSG_CTRUNC };
 	take_descriptors(&msg, fds, received);
 	return 0;
+}
+
+bool socket_is_taken(int sock)
+{
+	int n;
+
+	return ioctl(sock, SIOCOUTQ, &n) == 0 && n == 0;
 }

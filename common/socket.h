@@ -40,6 +40,9 @@ int socket_listen(const char *path, mode_t mode, struct err *err);
  */
 ssize_t socket_send(int sock, const void *bytes, size_t len, const int *fds, size_t n_fds);
 
+/* Has the peer received all that was sent? False also where that cannot be told. */
+bool socket_is_taken(int sock);
+
 struct socket_received {
 	ssize_t n;      /* bytes; 0 at the end of the stream */
 	size_t n_fds;   /* descriptors that came with them, close-on-exec, the caller's */

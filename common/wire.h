@@ -205,6 +205,9 @@ struct wire_out {
 
 void wire_out_fini(struct wire_out *out);
 
+/* It grows no more: what it has of memory beyond its length is given back. */
+void wire_out_trim(struct wire_out *out);
+
 /* The message is done and its memory the caller's, who free()s it. */
 char *wire_out_take(struct wire_out *out, size_t *len);
 

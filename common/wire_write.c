@@ -37,6 +37,14 @@ void wire_out_fini(struct wire_out *out)
 	*out = (struct wire_out){ .data = NULL };
 }
 
+void wire_out_trim(struct wire_out *out)
+{
+	if (out->len == out->capacity)
+		return;
+	out->data = xreallocarray(out->data, out->len, 1);
+	out->capacity = out->len;
+}
+
 char *wire_out_take(struct wire_out *out, size_t *len)
 {
 	char *data = out->data;

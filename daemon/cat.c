@@ -113,6 +113,7 @@ void cat_start(struct request *request)
 	cat->store = request->cache->store;
 	cat->digest = params.digest;
 	cat->request = request;
+	request_promise_fd(request);
 	cat->queue = request_queue_new(request);
 	uses_note(request->cache->uses, &cat->digest);
 	pool_submit(cat->queue, &cat->job);

@@ -12,9 +12,11 @@
 #include "daemon/lap.h"
 
 enum {
-	READS_A_VISIT = 4, /* then other connections are served, */
-	VISIT_NS = 150000, /* as after so long */
-	TURNS_NS = 250000, /* for those that wait for a turn, until the loop looks who else is there */
+	READS_A_VISIT = 4,    /* then other connections are served, */
+	VISIT_NS = 150000,    /* as after so long */
+	OUTGOING_BYTES = 128, /* that a message takes until it is sent, besides its own */
+	GIVEN_CHECK = 8,      /* descriptors that may have been taken: enough to ask for */
+	TURNS_NS = 250000,    /* for those that wait for a turn, until the loop looks who else is there */
 };
 
 static const struct timeval at_once = { 0 }, a_while = { .tv_usec = 20000 };
@@ -28,19 +30,18 @@ struct outgoing {
 };
 
 static void watch(struct conn *conn);
-static void feed(struct user *user);
 
 /* ---- end ---- */
 
 static void count_sent(struct conn *conn, size_t n)
 {
 	conn->out_len -= n;
-	conn->session.user->unsent -= n;
+	user_give_bytes(conn->session.user, n);
 }
 
 static void outgoing_free(struct conn *conn, struct outgoing *out)
 {
-	count_sent(conn, out->len - out->sent);
+	count_sent(conn, OUTGOING_BYTES + out->len - out->sent);
 	list_remove(&out->link);
 	if (out->fd >= 0)
 		user_close_fds(conn->session.user, &out->fd, 1);
@@ -74,6 +75,7 @@ void conn_free(struct conn *conn)
 	drop_inbox(conn);
 	while (!list_is_empty(&conn->out))
 		outgoing_free(conn, LIST_ENTRY(conn->out.next, struct outgoing, link));
+	user_settle_fds(conn->session.user, conn->n_given_fds);
 	session_fini(&conn->session);
 	event_free(conn->readable);
 	event_free(conn->writable);
@@ -100,8 +102,27 @@ static void pause_sending(struct conn *conn)
 	(void)evtimer_add(conn->again, &a_while);
 }
 
+/* Its descriptor is on its way, and not in our table any more. */
+static void note_given(struct conn *conn, struct outgoing *out)
+{
+	if (out->fd < 0)
+		return;
+	user_close_fds(conn->session.user, &out->fd, 1);
+	out->fd = -1;
+	conn->n_in_flight++;
+}
+
+void conn_settle_fds(struct conn *conn)
+{
+	if (!conn->n_in_flight || !socket_is_taken(conn->sock))
+		return;
+	user_settle_fds(conn->session.user, conn->n_in_flight);
+	conn->n_given_fds -= conn->n_in_flight;
+	conn->n_in_flight = 0;
+}
+
 /* Return: 0 when all is sent, -EAGAIN, or why the peer cannot be reached. */
-static int send_some(struct conn *conn)
+static int flush(struct conn *conn)
 {
 	while (!list_is_empty(&conn->out) && !conn->paused) {
 		struct outgoing *out = LIST_ENTRY(conn->out.next, struct outgoing, link);
@@ -112,9 +133,7 @@ static int send_some(struct conn *conn)
 			pause_sending(conn);
 		if (n < 0)
 			return n == -ETOOMANYREFS ? -EAGAIN : (int)n;
-		if (out->fd >= 0)
-			user_close_fds(conn->session.user, &out->fd, 1);
-		out->fd = -1;
+		note_given(conn, out);
 		out->sent += (size_t)n;
 		count_sent(conn, (size_t)n);
 		if (out->sent < out->len)
@@ -123,22 +142,6 @@ static int send_some(struct conn *conn)
 		conn->n_sent++;
 	}
 	return conn->paused ? -EAGAIN : 0;
-}
-
-static bool takes_too_little(const struct user *user)
-{
-	return user->unsent >= USER_UNSENT_MAX;
-}
-
-/* The same, and where a user's other connections wait for that, they go on. */
-static int flush(struct conn *conn)
-{
-	bool took_too_little = takes_too_little(conn->session.user);
-	int r = send_some(conn);
-
-	if (took_too_little && !takes_too_little(conn->session.user))
-		feed(conn->session.user);
-	return r;
 }
 
 static void flush_or_die(struct conn *conn)
@@ -158,8 +161,12 @@ static void enqueue(struct conn *conn, char *bytes, size_t len, int fd)
 	*out = (struct outgoing){ .bytes = bytes, .len = len, .fd = fd };
 	list_init(&out->link);
 	list_append(&conn->out, &out->link);
-	conn->out_len += len;
-	conn->session.user->unsent += len;
+	conn->out_len += OUTGOING_BYTES + len;
+	user_take_bytes(conn->session.user, OUTGOING_BYTES + len);
+	if (fd < 0)
+		return;
+	conn->n_given_fds++;
+	user_promise_fd(conn->session.user);
 }
 
 static void conn_send(struct session *session, char *bytes, size_t len, int fd)
@@ -179,12 +186,12 @@ static void conn_send(struct session *session, char *bytes, size_t len, int fd)
 static bool has_room(const struct conn *conn)
 {
 	return conn->session.n_requests < CONN_REQUESTS_MAX && conn->out_len < CONN_UNSENT_MAX &&
-	       !conn->session.n_held && !conn->closing;
+	       conn->n_given_fds < CONN_GIVEN_FDS_MAX && !conn->session.n_held && !conn->closing;
 }
 
 static bool may_dispatch(const struct conn *conn)
 {
-	return has_room(conn) && !takes_too_little(conn->session.user);
+	return has_room(conn) && user_has_room(conn->session.user);
 }
 
 /* The daemon, or its user, has as many descriptors open as may be, or as many large messages. */
@@ -409,12 +416,23 @@ static void conn_refuse(struct session *session, const struct err *err)
 	watch(conn);
 }
 
+/* No event tells that the peer has taken a descriptor: see for oneself, now and then. */
+static void watch_given(struct conn *conn)
+{
+	if (conn->n_in_flight >= GIVEN_CHECK || !may_dispatch(conn))
+		conn_settle_fds(conn);
+	if (conn->n_in_flight && !may_dispatch(conn))
+		(void)evtimer_add(conn->again, &a_while);
+}
+
 /* Watch for what can be done now. */
 static void watch(struct conn *conn)
 {
 	list_remove(&conn->starving);
 	if (!list_is_empty(&conn->turn))
 		return; /* then it is looked at */
+	if (conn->n_in_flight)
+		watch_given(conn);
 	if (conn_is_read(conn)) {
 		(void)event_add(conn->readable, NULL);
 		(void)event_del(conn->hung_up);
@@ -449,6 +467,7 @@ void conn_end(struct conn *conn, const struct err *err)
 static void begin(struct conns *conns)
 {
 	conns_begin_sweeping(conns);
+	conns->service->users.relieved = feed;
 	if (!conns->turn) {
 		turns_init(&conns->turns);
 		conns->turn = evtimer_new(conns->base, on_turn, conns);

@@ -3,10 +3,10 @@
  * Connections: bytes and descriptors in, whole messages to request.h, answers out.
  *
  * Back-pressure: a connection is read only while it has fewer than 64 open requests and less than a megabyte
- * of answers that its client did not take, and while the daemon has descriptors left, in all and for its
- * user, and room for another large message; else its client's writes wait in the socket. What is no
- * MessagePack-RPC ends the connection, after a notification that says why; other connections are not
- * affected.
+ * of answers that its client did not take, while its user has room (users.h), and while the daemon has
+ * descriptors left, in all and for its user, and room for another large message; else its client's writes
+ * wait in the socket. What is no MessagePack-RPC ends the connection, after a notification that says why;
+ * other connections are not affected.
  *
  * Fair turns: a connection on which something can be done is visited, for a fraction of a millisecond. At
  * once, if its user has not had much of the loop's time lately; else, and if more is left to do than there
@@ -47,9 +47,9 @@ struct conns {
 };
 
 enum {
-	CONN_REQUESTS_MAX = 64,     /* open requests of one connection */
-	CONN_UNSENT_MAX = 1 << 20,  /* bytes of answers not taken, before reading stops, */
-	USER_UNSENT_MAX = 64 << 20, /* as it does on all connections of a user with so many */
+	CONN_REQUESTS_MAX = 64,    /* open requests of one connection */
+	CONN_UNSENT_MAX = 1 << 20, /* bytes of answers not taken, */
+	CONN_GIVEN_FDS_MAX = 64,   /* and descriptors of such, before reading stops */
 };
 
 /**

@@ -29,7 +29,9 @@ struct conn {
 	struct inbox inbox;
 	struct list out;
 	size_t out_len;
-	uint64_t n_sent; /* messages, whole */
+	uint64_t n_sent;    /* messages, whole */
+	size_t n_given_fds; /* of answers, not known to have been taken, */
+	size_t n_in_flight; /* of which these were sent */
 
 	struct wait message, taking, rest; /* for its end, for answers to be taken, for a request */
 
@@ -41,6 +43,9 @@ struct conn {
 };
 
 void conn_free(struct conn *conn);
+
+/* Which descriptors that were sent have been taken? None of them, or all. */
+void conn_settle_fds(struct conn *conn);
 
 /* Is it read? */
 bool conn_is_read(const struct conn *conn);

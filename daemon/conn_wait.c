@@ -64,6 +64,7 @@ static void sweep_one(struct conn *conn, uint64_t now_ns)
 	bool in_message = !inbox_is_empty(&conn->inbox) && conn_is_read(conn);
 	uint64_t rest_ns = waited_ns(&conn->rest, is_resting, conn->inbox.start, now_ns);
 
+	conn_settle_fds(conn);
 	if (is_over(waited_ns(&conn->taking, !takes, conn->n_sent, now_ns), patience->stall)) {
 		conn->session.service->cache->counters.slow_readers++;
 		conn_free(conn); /* it would not take a word of farewell either */

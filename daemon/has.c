@@ -7,7 +7,8 @@
 
 enum {
 	DIGESTS_MAX = 4096,
-	STEP = 64, /* digests between two looks at the clock, */
+	DIGEST_BYTES = 256, /* that one takes, as it is asked for, absent and answered */
+	STEP = 64,          /* digests between two looks at the clock, */
 	TREES_STEP = 8,
 };
 
@@ -242,6 +243,7 @@ void has_start(struct request *request)
 		err_set(&has->err, ERR_INVALID_ARGUMENT, "has: digests: at most %d at a time", DIGESTS_MAX);
 		has->n = 0;
 	}
+	request_promise(request, has->n * DIGEST_BYTES);
 	has->digests = xcalloc(has->n + 1, sizeof(*has->digests));
 	has->absent = xcalloc(has->n + 1, sizeof(*has->absent));
 	start(has, read_step);

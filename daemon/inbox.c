@@ -105,7 +105,7 @@ static int check_arrivals(const struct inbox *inbox, struct err *err)
 	size_t n = 0;
 
 	for (size_t i = 0; i < inbox->n_arrivals; i++)
-		n += inbox->arrivals[i].n;
+		n += inbox->arrivals[i].n + inbox->arrivals[i].truncated;
 	if (n <= WIRE_DESCRIPTORS_MAX)
 		return WIRE_MORE;
 	err_set(err, ERR_RESOURCE_EXHAUSTED, "more than %d descriptors came with one message",

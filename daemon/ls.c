@@ -230,7 +230,11 @@ static int list(struct ls_job *ls)
 
 static enum job_next ls_run(struct job *job)
 {
-	(void)list(CONTAINER_OF(job, struct ls_job, job));
+	struct ls_job *ls = CONTAINER_OF(job, struct ls_job, job);
+
+	(void)list(ls);
+	if (ls->answer.len)
+		wire_out_trim(&ls->answer); /* it may wait long until it is taken */
 	return JOB_DONE;
 }
 
@@ -273,6 +277,7 @@ void ls_start(struct request *request)
 	ls->max_entries = request->cache->config.limits.entries;
 	ls->id = request->message.id;
 	ls->request = request;
+	request_promise(request, PAGE_BYTES);
 	ls->queue = request_queue_new(request);
 	pool_submit(ls->queue, &ls->job);
 }

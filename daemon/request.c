@@ -8,122 +8,10 @@
 #include "common/alloc.h"
 
 enum {
-	VALUES_HERE = 4096, /* parsed by the loop: some 0.1 ms */
-	LARGE_MAX = 32, /* messages in large buffers: of 16 MiB each, and half of that for their values; */
-	USER_LARGE_MAX = 8, /* of these one user's */
+	VALUES_HERE = 4096,       /* parsed by the loop: some 0.1 ms */
+	REQUEST_BYTES = 10 << 10, /* that a request takes, with the memory into which it is parsed, */
+	VALUE_BYTES = 24,         /* and each of its values */
 };
-
-/* ---- sessions ---- */
-
-void session_init(struct session *session, struct service *service, struct identity *identity)
-{
-	session->service = service;
-	session->identity = identity;
-	session->user = users_get(&service->users, identity->uid);
-	session->user->n_connections++;
-	list_init(&session->requests);
-	list_init(&session->items);
-	lease_group_init(service->cache->leases, &session->leases);
-}
-
-static void cancel(struct request *request)
-{
-	if (request->cancelled)
-		return;
-	request->cancelled = true;
-	if (!list_is_empty(&request->waiting)) { /* the cache was not ready: nothing has begun */
-		struct err err = { 0 };
-
-		err_set(&err, ERR_CANCELLED, "cancelled before it began");
-		request_fail(request, &err);
-	} else if (request->cancel) {
-		request->cancel(request);
-	}
-}
-
-static struct request *find_uncancelled(const struct session *session)
-{
-	list_for_each (l, &session->requests) {
-		struct request *request = LIST_ENTRY(l, struct request, link);
-
-		if (!request->cancelled)
-			return request;
-	}
-	return NULL;
-}
-
-/* From the beginning each time: one that ends lets in what had waited behind it, be it a `cancel` of the
- * next. */
-void session_cancel(struct session *session)
-{
-	struct request *request;
-
-	while ((request = find_uncancelled(session)))
-		cancel(request);
-}
-
-void session_fini(struct session *session)
-{
-	struct list *l;
-
-	while ((l = list_pop(&session->requests))) {
-		struct request *request = LIST_ENTRY(l, struct request, link);
-
-		request->session = NULL;
-		cancel(request);
-	}
-	while ((l = list_pop(&session->items))) {
-		struct session_item *item = LIST_ENTRY(l, struct session_item, link);
-
-		item->gone(item);
-	}
-	lease_group_fini(&session->leases);
-	session->user->n_connections--;
-	user_put(session->user);
-	identity_put(session->identity);
-}
-
-void session_count_fds(struct session *session, size_t n)
-{
-	session->service->n_fds += n;
-	session->user->n_fds += n;
-}
-
-void session_uncount_fds(struct session *session, size_t n)
-{
-	session->service->n_fds -= n;
-	session->user->n_fds -= n;
-}
-
-bool service_has_large(const struct service *service, const struct user *user)
-{
-	return service->n_large < LARGE_MAX && user->n_large < USER_LARGE_MAX;
-}
-
-void service_take_large(struct service *service, struct user *user)
-{
-	service->n_large++;
-	user->n_large++;
-}
-
-void service_give_large(struct service *service, struct user *user)
-{
-	service->n_large--;
-	user->n_large--;
-}
-
-bool request_cancel(struct session *session, uint32_t id)
-{
-	list_for_each (l, &session->requests) {
-		struct request *request = LIST_ENTRY(l, struct request, link);
-
-		if (request->message.id == id) {
-			cancel(request);
-			return true;
-		}
-	}
-	return false;
-}
 
 /* ---- life ---- */
 
@@ -158,6 +46,7 @@ struct remains {
 
 	/* The loop's. */
 	bool is_large;
+	size_t weight; /* of the user's bytes */
 	struct service *service;
 	struct user *user;
 };
@@ -179,6 +68,7 @@ static void remains_done(struct job *job)
 		service_give_large(remains->service, remains->user);
 		remains->service->freed(remains->service);
 	}
+	user_give_bytes(remains->user, remains->weight);
 	user_put(remains->user);
 	free(remains);
 }
@@ -190,6 +80,7 @@ static void drop_message(struct request *request)
 	if (!request->is_large && !request->is_heavy) {
 		wire_message_fini(&request->message);
 		free(request->bytes);
+		user_give_bytes(request->user, request->weight);
 		return;
 	}
 	remains = xmalloc(sizeof(*remains));
@@ -198,6 +89,7 @@ static void drop_message(struct request *request)
 		.bytes = request->bytes,
 		.message = request->message,
 		.is_large = request->is_large,
+		.weight = request->weight,
 		.service = request->service,
 		.user = user_ref(request->user),
 	};
@@ -231,6 +123,7 @@ static void request_free(struct request *request)
 /* The request is open no more. */
 static void uncount(struct request *request)
 {
+	user_settle_fds(request->user, request->promises_fd);
 	request->cache->counters.requests_active--;
 	request->user->n_requests--;
 	if (request->session)
@@ -255,6 +148,19 @@ static void end(struct request *request, int fd)
 	request_free(request);
 	if (session)
 		session->request_ended(session);
+}
+
+void request_promise(struct request *request, size_t bytes)
+{
+	request->weight += bytes;
+	user_take_bytes(request->user, bytes);
+}
+
+void request_promise_fd(struct request *request)
+{
+	assert(!request->promises_fd);
+	request->promises_fd = true;
+	user_promise_fd(request->user);
 }
 
 struct wire_out *request_reply(struct request *request)
@@ -436,6 +342,8 @@ static struct request *request_new(struct session *session, struct packet *packe
 	list_init(&request->link);
 	list_init(&request->waiting);
 	session_count_fds(session, packet->n_fds);
+	if (!request->is_large) /* of those there are few: USER_LARGE_MAX */
+		request_promise(request, REQUEST_BYTES + packet->len + packet->values * VALUE_BYTES);
 	session->n_requests++;
 	request->user->n_requests++;
 	request->cache->counters.requests_active++;

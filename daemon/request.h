@@ -97,6 +97,8 @@ struct request {
 	char *bytes;
 	bool is_large, is_heavy; /* of bytes; of values */
 	bool holds;
+	size_t weight;    /* of its user's bytes */
+	bool promises_fd; /* one of its user's given ones */
 	struct wire_out out;
 	bool cancelled;
 	struct list link, waiting;
@@ -130,6 +132,12 @@ void session_cancel(struct session *session);
 
 /* Cancel an open request by its id. Return: was there one? */
 bool request_cancel(struct session *session, uint32_t id);
+
+/* What it takes of its user's share besides its message: an answer of up to so many bytes, or one with a
+ * descriptor.
+ */
+void request_promise(struct request *request, size_t bytes);
+void request_promise_fd(struct request *request);
 
 /* The answer's head is written; go on with one map, then request_send(). */
 struct wire_out *request_reply(struct request *request);

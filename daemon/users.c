@@ -14,6 +14,7 @@ void users_init(struct users *users, const struct user_limits *limits, struct po
 	list_init(&users->all);
 	users->limits = *limits;
 	users->pool = pool;
+	users->relieved = NULL;
 }
 
 struct user *users_get(struct users *users, uid_t uid)
@@ -72,6 +73,51 @@ int user_check_connections(const struct user *user, struct err *err)
 int user_check_requests(const struct user *user, struct err *err)
 {
 	return check(user, user->n_requests - 1, user->users->limits.requests, "requests", err);
+}
+
+/* ---- memory ---- */
+
+static void relieve(struct user *user)
+{
+	if (user_has_room(user) && user->users->relieved)
+		user->users->relieved(user);
+}
+
+void user_take_bytes(struct user *user, size_t n)
+{
+	user->bytes += n;
+	if (user->bytes >= USER_BYTES_MAX)
+		user->is_full = true;
+}
+
+void user_give_bytes(struct user *user, size_t n)
+{
+	assert(n <= user->bytes);
+	user->bytes -= n;
+	if (!user->is_full || user->bytes > USER_BYTES_MAX / 2)
+		return;
+	user->is_full = false;
+	relieve(user);
+}
+
+void user_promise_fd(struct user *user)
+{
+	user->n_given_fds++;
+}
+
+void user_settle_fds(struct user *user, size_t n)
+{
+	bool had_room = user_has_room(user);
+
+	assert(n <= user->n_given_fds);
+	user->n_given_fds -= n;
+	if (!had_room)
+		relieve(user);
+}
+
+bool user_has_room(const struct user *user)
+{
+	return !user->is_full && user->n_given_fds < user->users->limits.fds;
 }
 
 /* ---- time ---- */

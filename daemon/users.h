@@ -31,12 +31,16 @@ struct user_limits {
 	uint64_t workers; /* with its jobs; 0: all */
 };
 
+struct user;
+
 struct users {
 	struct list all;
 	struct user_limits limits;
 	struct pool *pool;
+	void (*relieved)(struct user *user); /* it has room again: see user_give_bytes() */
 };
 
+enum { USER_BYTES_MAX = 64 << 20 };
 enum { USER_WINDOW_NS = 1000000, USER_SHARE_NS = 250000 };
 
 struct user {
@@ -45,10 +49,12 @@ struct user {
 	uid_t uid;
 	size_t refs;
 	size_t n_connections, n_requests, n_fds;
-	size_t n_large; /* messages in large buffers: see inbox.h */
-	size_t unsent;  /* bytes of answers that its clients did not take */
+	size_t n_large;     /* messages in large buffers: see inbox.h */
+	size_t n_given_fds; /* those of answers, promised or not known to have been taken */
+	size_t bytes;       /* of requests that are open, and of answers not taken */
+	bool is_full;       /* bytes reached the limit, and did not fall to half of it since */
 
-	struct list starved; /* connections that wait until it, or everybody, has less of these */
+	struct list starved; /* connections that wait until it, or everybody, has less of all that */
 
 	struct taker conns, slices;  /* what it waits for a turn with, on the loop */
 	struct pool_user *workers;   /* the same on workers */
@@ -70,6 +76,17 @@ int user_check_connections(const struct user *user, struct err *err);
 /* May it have as many as it has with the one that just came? Return: the same. */
 int user_check_requests(const struct user *user, struct err *err);
 
+/*
+ * Memory is taken for it, and given back. Who is full is served no further until half of it is given back.
+ * When a user has room again relieved() is called, if anybody has set it.
+ */
+void user_take_bytes(struct user *user, size_t n);
+void user_give_bytes(struct user *user, size_t n);
+
+/* The same for descriptors that its clients are given: each is counted from its promise until it is taken. */
+void user_promise_fd(struct user *user);
+void user_settle_fds(struct user *user, size_t n);
+
 /* The loop worked for it from then until now. */
 void user_charge(struct user *user, uint64_t began_ns, uint64_t now_ns);
 
@@ -85,5 +102,8 @@ static inline bool user_may_receive_fds(const struct user *user)
 {
 	return user->n_fds < user->users->limits.fds;
 }
+
+/* May anything more begin that it asked for? If not, it waits until answers are taken. */
+bool user_has_room(const struct user *user);
 
 #endif

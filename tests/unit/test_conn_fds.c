@@ -241,6 +241,54 @@ START_TEST(an_answer_can_carry_a_descriptor)
 }
 END_TEST
 
+static const struct user *only_user(void)
+{
+	return LIST_ENTRY(service.users.all.next, struct user, link);
+}
+
+static bool is_given_many(void *unused)
+{
+	(void)unused;
+	return only_user()->n_given_fds >= CONN_GIVEN_FDS_MAX;
+}
+
+static bool is_given_none(void *unused)
+{
+	(void)unused;
+	return only_user()->n_given_fds == 0;
+}
+
+START_TEST(who_takes_no_descriptors_is_given_no_more_and_all_when_they_are_taken)
+{
+	enum { N = 300 };
+	struct digest digest;
+	struct peer peer;
+
+	setup();
+	digest = store_text("contents", BLOB_PLAIN);
+	peer_open(&peer);
+	for (uint32_t id = 0; id < N; id++) {
+		struct wire_out message = { 0 };
+
+		wire_request(&message, id, "cat");
+		wire_map(&message, 1);
+		wire_put_digest(&message, "digest", &digest);
+		peer_request(&peer, &message, NULL, 0);
+	}
+	run_until(is_given_many, NULL);
+	run_for_ms(100);
+	ck_assert_uint_lt(only_user()->n_given_fds, CONN_GIVEN_FDS_MAX + CONN_REQUESTS_MAX);
+	for (size_t i = 0; i < N; i++) {
+		ck_assert_ptr_nonnull(peer_read(&peer));
+		ck_assert_int_ge(peer.fd, 0);
+		(void)close(TAKE_FD(peer.fd));
+	}
+	run_until(is_given_none, NULL);
+	peer_close(&peer);
+	teardown();
+}
+END_TEST
+
 START_TEST(more_descriptors_than_a_message_may_have_end_the_connection)
 {
 	enum { N = 200 };
@@ -270,12 +318,16 @@ START_TEST(more_descriptors_than_a_message_may_have_end_the_connection)
 }
 END_TEST
 
-/* Root is let to have any number of descriptors under way. */
+/*
+ * Root is let to have any number of descriptors under way, and those of one real user are counted together,
+ * whichever process sent them: so this thread, which is the loop, becomes one that nobody else is.
+ */
 static bool drop_privileges(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = { 0 };
 
+	(void)syscall(SYS_setresuid, 1000000 + getpid(), -1, -1);
 	return syscall(SYS_capset, &header, data) == 0;
 }
 
@@ -336,5 +388,7 @@ UNIT_MAIN("conn_fds", descriptors_reach_the_request_they_came_with, a_message_ma
 	  descriptors_of_a_request_that_never_became_whole_are_closed,
 	  while_too_many_descriptors_are_open_nobody_is_read,
 	  who_waited_for_descriptors_is_read_when_the_client_that_sent_them_is_gone,
-	  an_answer_can_carry_a_descriptor, more_descriptors_than_a_message_may_have_end_the_connection,
+	  an_answer_can_carry_a_descriptor,
+	  who_takes_no_descriptors_is_given_no_more_and_all_when_they_are_taken,
+	  more_descriptors_than_a_message_may_have_end_the_connection,
 	  an_answer_whose_descriptor_cannot_be_sent_yet_waits_and_does_not_spin)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Accounts of users: their share of the loop's time, and what is done for them. */
+/* Accounts of users: their share of the loop's time, of memory and descriptors, and what is done for them. */
 #include "daemon/users.h"
 
 #include <event2/event.h>
@@ -98,6 +98,55 @@ START_TEST(what_comes_does_not_overtake_what_waits)
 }
 END_TEST
 
+static unsigned n_relieved;
+
+static void on_relieved(struct user *user)
+{
+	ck_assert_ptr_eq(user, one);
+	ck_assert(user_has_room(one));
+	n_relieved++;
+}
+
+START_TEST(who_is_full_has_room_again_when_half_is_given_back)
+{
+	setup();
+	users.relieved = on_relieved;
+	user_take_bytes(one, USER_BYTES_MAX - 1);
+	ck_assert(user_has_room(one));
+	user_take_bytes(one, 2);
+	ck_assert(!user_has_room(one));
+	ck_assert(user_has_room(other));
+	user_give_bytes(one, USER_BYTES_MAX / 2);
+	ck_assert(!user_has_room(one));
+	ck_assert_uint_eq(n_relieved, 0);
+	user_give_bytes(one, 1);
+	ck_assert(user_has_room(one));
+	ck_assert_uint_eq(n_relieved, 1);
+	user_give_bytes(one, USER_BYTES_MAX / 2);
+	ck_assert_uint_eq(n_relieved, 1);
+	teardown();
+}
+END_TEST
+
+START_TEST(who_takes_no_descriptors_is_promised_no_more)
+{
+	setup();
+	users.relieved = on_relieved;
+	user_promise_fd(one);
+	ck_assert(user_has_room(one));
+	user_promise_fd(one);
+	user_promise_fd(one);
+	ck_assert(!user_has_room(one));
+	ck_assert(user_has_room(other));
+	user_settle_fds(one, 1);
+	ck_assert_uint_eq(n_relieved, 0);
+	user_settle_fds(one, 2);
+	ck_assert(user_has_room(one));
+	ck_assert_uint_eq(n_relieved, 1);
+	teardown();
+}
+END_TEST
+
 static bool is_open(int fd)
 {
 	return fcntl(fd, F_GETFD) >= 0;
@@ -121,4 +170,5 @@ END_TEST
 
 UNIT_MAIN("users", who_had_a_share_of_the_loops_time_must_wait, but_not_for_long,
 	  who_is_alone_waits_for_nobody, what_comes_does_not_overtake_what_waits,
+	  who_is_full_has_room_again_when_half_is_given_back, who_takes_no_descriptors_is_promised_no_more,
 	  descriptors_are_closed_by_workers)
