@@ -357,6 +357,11 @@ bool evict_is_settled(const struct evict *evict)
 	return evict->is_settled;
 }
 
+bool evict_has_rows(const struct evict *evict)
+{
+	return !list_is_empty(&evict->settling);
+}
+
 bool evict_is_busy(const struct evict *evict)
 {
 	return evict->running || evict->in_background || evict->n_batches || evict->pins ||

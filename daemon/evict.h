@@ -81,6 +81,9 @@ void evict_start(struct evict *evict, bool was_clean);
 /* Were all tagged trees read since then? If not, this stop is not clean. */
 bool evict_is_settled(const struct evict *evict);
 
+/* Are there rows, of blobs that it has unlinked or put back, that the index was not given yet? */
+bool evict_has_rows(const struct evict *evict);
+
 /* The daemon stops: evict for those only who wait for room. */
 void evict_stop(struct evict *evict);
 

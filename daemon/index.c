@@ -14,6 +14,7 @@
 
 enum {
 	LOST_MAX = 1000000, /* changes kept for another try */
+	GATHERED_MAX = 500, /* rows that wait for more: about a transaction */
 	CHANGES_MAX = 500, /* of a transaction, with one batch more: the WAL grows by as many pages at once */
 	USES_MAX = 500,    /* written each time: the order of use may be coarse, the lane must not be busy */
 };
@@ -49,7 +50,8 @@ struct index {
 	struct index_batch *lost;
 	bool lost_for_good; /* there were too many */
 
-	struct index_batch *uses; /* of blobs, not submitted yet; NULL for none */
+	struct index_batch *gathered; /* rows, not submitted yet; NULL for none */
+	struct index_batch *uses;     /* of blobs, not submitted yet; NULL for none */
 	struct event *use_timer;
 
 	uint64_t n_failed; /* batches; the last of them with */
@@ -320,15 +322,39 @@ static void commit_waiting(struct index *index)
 	pool_submit(index->queue, &commit->job);
 }
 
+static void append(struct index *index, struct index_batch *batch)
+{
+	list_append(&index->waiting, &batch->link);
+	index->n_pending++;
+	index->n_changes += batch->n_changes;
+	index->n_puts += batch->n_puts;
+}
+
 void index_submit(struct index *index, struct index_batch *batch,
 		  void (*done)(void *ctx, int r, const struct err *err), void *ctx)
 {
 	batch->done = done;
 	batch->ctx = ctx;
-	list_append(&index->waiting, &batch->link);
-	index->n_pending++;
-	index->n_changes += batch->n_changes;
-	index->n_puts += batch->n_puts;
+	if (index->gathered)
+		append(index, TAKE(index->gathered));
+	append(index, batch);
+	commit_waiting(index);
+}
+
+void index_gather_blob(struct index *index, const struct index_blob *blob)
+{
+	if (!index->gathered)
+		index->gathered = index_batch_new();
+	index_batch_put_blob(index->gathered, blob);
+	if (index_batch_size(index->gathered) >= GATHERED_MAX)
+		index_submit_gathered(index);
+}
+
+void index_submit_gathered(struct index *index)
+{
+	if (!index->gathered)
+		return;
+	append(index, TAKE(index->gathered));
 	commit_waiting(index);
 }
 
@@ -366,64 +392,14 @@ void index_barrier(struct index *index, uint64_t mark, void (*done)(void *ctx, i
 	index_submit(index, index_batch_new(), on_barrier, barrier);
 }
 
-/* ---- checking ---- */
-
-struct check_job {
-	struct job job; /* first */
-
-	/* In. */
-	struct index *index; /* its db is the lane's */
-	bool replace;
-
-	/* Out. */
-	int result;
-	struct index_checked checked;
-	struct err err;
-
-	/* For done(). */
-	void (*done)(void *ctx, int r, const struct index_checked *checked, const struct err *err);
-	void *ctx;
-};
-
-static enum job_next run_check(struct job *job)
+struct pool_queue *index_lane(const struct index *index)
 {
-	struct check_job *check = (struct check_job *)job;
-	struct index_db *db = check->index->db;
-
-	check->result = index_db_check(db, &check->err);
-	if (check->result != -EUCLEAN)
-		return JOB_DONE;
-	check->checked.damage = check->err;
-	err_clear(&check->err);
-	check->result = check->replace ? index_db_set_aside(db, check->checked.aside, &check->err) : 0;
-	return JOB_DONE;
+	return index->queue;
 }
 
-static void on_checked(struct job *job)
+struct index_db *index_db_of(const struct index *index)
 {
-	struct check_job *check = (struct check_job *)job;
-
-	if (*check->checked.aside)
-		log_error("%s; it is set aside as '%s': a new one takes what comes, and the next start will "
-			  "find "
-			  "the rest in the store",
-			  check->checked.damage.text, check->checked.aside);
-	check->done(check->ctx, check->result, &check->checked, &check->err);
-	free(check);
-}
-
-void index_check(struct index *index, bool replace,
-		 void (*done)(void *ctx, int r, const struct index_checked *checked, const struct err *err),
-		 void *ctx)
-{
-	struct check_job *check = xcalloc(1, sizeof(*check));
-
-	check->job = (struct job){ .run = run_check, .done = on_checked };
-	check->index = index;
-	check->replace = replace;
-	check->done = done;
-	check->ctx = ctx;
-	pool_submit(index->queue, &check->job);
+	return index->db;
 }
 
 size_t index_n_pending(const struct index *index)
@@ -499,6 +475,7 @@ void index_free(struct index *index, bool clean)
 
 	if (!index)
 		return;
+	index_submit_gathered(index);
 	submit_uses(index);
 	if (index->lost)
 		index_submit(index, index_batch_new(), NULL, NULL);

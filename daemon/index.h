@@ -167,6 +167,14 @@ void index_submit(struct index *index, struct index_batch *batch,
 		  void (*done)(void *ctx, int r, const struct err *err), void *ctx);
 
 /**
+ * Put a blob's row soon: with others, when there are about as many as a transaction takes, and before
+ * whatever else is submitted. So changes of one row come in the order in which they were made, whoever made
+ * them; a failure is nobody's but a barrier's.
+ */
+void index_gather_blob(struct index *index, const struct index_blob *blob);
+void index_submit_gathered(struct index *index); /* now */
+
+/**
  * Note that a blob that has its row was used. Goes to the index with others, 250 ms later, and with no more
  * than the lane takes without a delay for others: of thousands in that time the last are not written.
  */
@@ -184,6 +192,45 @@ uint64_t index_mark(const struct index *index);
 void index_barrier(struct index *index, uint64_t mark, void (*done)(void *ctx, int r, const struct err *err),
 		   void *ctx);
 
+enum index_table { INDEX_BLOBS, INDEX_TREES, INDEX_TAGS, INDEX_TABLES };
+
+/* A row of a table. Its key: blob.row (and of that blob), tree.digest.hash, tag.name. */
+struct index_row {
+	bool is_there;
+	union {
+		struct index_blob blob;
+		struct index_tree tree;
+		struct index_tag tag; /* its name is the page's */
+	};
+};
+
+enum { INDEX_PAGE_MAX = 128 };
+
+/* Some rows as they lie in the database, while it is in use. */
+struct index_page {
+	enum index_table table;
+	size_t n;
+	struct index_row rows[INDEX_PAGE_MAX];
+};
+
+/* Add a row, where there is room; the name of a tag is copied. */
+void index_page_add(struct index_page *page, const struct index_row *row);
+void index_page_clear(struct index_page *page); /* no rows any more */
+
+enum { INDEX_IS_PARTIAL = 1 };
+
+/**
+ * Read rows, between two commits. What was submitted and not committed is not in them: index_barrier().
+ *
+ * @page     borrowed until done; its rows: where there could be some
+ * @onwards  instead of those rows the next ones behind the first of them (or, where there is none, from the
+ *           beginning); none at the end
+ * @done     on the loop, with r: 0; INDEX_IS_PARTIAL: this index is a new one, made while the daemon ran,
+ *           that lacks what the one before had; or negative with err: -EUCLEAN where the index is damaged
+ */
+void index_read(struct index *index, struct index_page *page, bool onwards,
+		void (*done)(void *ctx, int r, const struct err *err), void *ctx);
+
 /* What index_check() found. */
 struct index_checked {
 	struct err damage;            /* set: the index is damaged, in these words */
@@ -194,11 +241,12 @@ struct index_checked {
  * Have SQLite check the index as it lies on the disk. Commits wait meanwhile: 71 MB (a million blobs) take
  * some tenths of a second.
  *
+ * @known    damage that was met already, by index_read(): nothing else is looked for; or NULL
  * @replace  a damaged one is set aside, and a new one takes what comes; the next start finds the rest in the
  *           store
  * @done     on the loop; r < 0 with err when it could not be checked, or not be replaced
  */
-void index_check(struct index *index, bool replace,
+void index_check(struct index *index, const struct err *known, bool replace,
 		 void (*done)(void *ctx, int r, const struct index_checked *checked, const struct err *err),
 		 void *ctx);
 

@@ -47,6 +47,11 @@ struct index_batch {
 };
 
 struct index_db;
+struct pool_queue;
+
+/* Where jobs of the lane go, and what they work on: NULL when it is not open. */
+struct pool_queue *index_lane(const struct index *index);
+struct index_db *index_db_of(const struct index *index); /* on the lane */
 
 /**
  * Open or create the database, and mark it as not cleanly stopped; that is on disk before this returns.
@@ -75,6 +80,9 @@ int index_db_set_aside(struct index_db *db, char aside[INDEX_ASIDE_SIZE], struct
 /* Read all of it from the disk, as SQLite checks it. Return: 0, -EUCLEAN with what is wrong in err, or
  * another negative errno. */
 int index_db_check(struct index_db *db, struct err *err);
+
+/* Rows for index_read(). Return: 0, INDEX_IS_PARTIAL, -EUCLEAN, or another negative errno. */
+int index_db_read(struct index_db *db, struct index_page *page, bool onwards, struct err *err);
 
 /* What came of a commit. */
 struct index_outcome {

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/alloc.h"
+
 /* A row is read from left to right; what cannot have been written by us is remembered. */
 struct row {
 	sqlite3_stmt *statement;
@@ -80,20 +82,21 @@ static bool load_tag(struct row *row, struct digest *last, const struct index_si
 }
 
 struct table {
-	const char *name, *query;
+	const char *name, *key, *query;
 	bool (*load)(struct row *row, struct digest *last, const struct index_sink *sink);
 	bool is_by_hash;
 };
 
-static const struct table tables[] = {
-	{ "blobs",
-	  "SELECT hash, size, kinds, plain_allocated, exec_allocated, used, row, plain_inode, exec_inode "
-	  "FROM blobs ORDER BY row",
-	  load_blob, false },
-	{ "trees",
-	  "SELECT hash, size, files, directories, symlinks, bytes, used, hits FROM trees ORDER BY hash",
-	  load_tree, true },
-	{ "tags", "SELECT hash, size, uid, name FROM tags", load_tag, false },
+static const struct table tables[INDEX_TABLES] = {
+	[INDEX_BLOBS] = { "blobs", "row",
+			  "SELECT hash, size, kinds, plain_allocated, exec_allocated, used, row, "
+			  "plain_inode, "
+			  "exec_inode FROM blobs",
+			  load_blob, false },
+	[INDEX_TREES] = { "trees", "hash",
+			  "SELECT hash, size, files, directories, symlinks, bytes, used, hits FROM trees",
+			  load_tree, true },
+	[INDEX_TAGS] = { "tags", "name", "SELECT hash, size, uid, name FROM tags", load_tag, false },
 };
 
 static int refuse_row(const char *table, struct err *err)
@@ -103,16 +106,14 @@ static int refuse_row(const char *table, struct err *err)
 	return -EUCLEAN;
 }
 
-static int load_table(struct index_db *db, const struct table *table, const struct index_sink *sink,
-		      uint64_t *n, struct err *err)
+/* All rows that a statement gives. */
+static int take_rows(struct index_db *db, const struct table *table, sqlite3_stmt *rows,
+		     const struct index_sink *sink, uint64_t *n, struct err *err)
 {
-	AUTO_STATEMENT sqlite3_stmt *rows = NULL;
 	struct digest last;
-	int code, r;
+	int code;
 
 	*n = 0;
-	if ((r = index_prepare(db, table->query, &rows, err)) < 0)
-		return r;
 	while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
 		struct row row = { .statement = rows, .after = table->is_by_hash && *n ? last.hash : NULL };
 
@@ -121,6 +122,16 @@ static int load_table(struct index_db *db, const struct table *table, const stru
 		++*n;
 	}
 	return code == SQLITE_DONE ? 0 : index_fail(db, code, "reading", err);
+}
+
+static int load_table(struct index_db *db, const struct table *table, const struct index_sink *sink,
+		      uint64_t *n, struct err *err)
+{
+	AUTO_FREE char *query = xasprintf("%s ORDER BY %s", table->query, table->key);
+	AUTO_STATEMENT sqlite3_stmt *rows = NULL;
+	int r = index_prepare(db, query, &rows, err);
+
+	return r < 0 ? r : take_rows(db, table, rows, sink, n, err);
 }
 
 int index_db_load(struct index_db *db, const struct index_sink *sink, struct index_loaded *loaded,
@@ -136,4 +147,124 @@ int index_db_load(struct index_db *db, const struct index_sink *sink, struct ind
 	if (r == 0)
 		loaded->n_blobs = n[0];
 	return r;
+}
+
+/* ---- some rows, while it runs ---- */
+
+static void begin_page(void *ctx, const struct index_loaded *loaded)
+{
+	(void)ctx;
+	(void)loaded;
+}
+
+static bool take_blob(void *ctx, const struct index_blob *blob)
+{
+	index_page_add(ctx, &(struct index_row){ .is_there = true, .blob = *blob });
+	return true;
+}
+
+static bool take_tree(void *ctx, const struct index_tree *tree)
+{
+	index_page_add(ctx, &(struct index_row){ .is_there = true, .tree = *tree });
+	return true;
+}
+
+static bool take_tag(void *ctx, const struct index_tag *tag)
+{
+	index_page_add(ctx, &(struct index_row){ .is_there = true, .tag = *tag });
+	return true;
+}
+
+/* key: NULL for one before all others */
+static int bind_key(struct index_db *db, sqlite3_stmt *rows, enum index_table table,
+		    const struct index_row *key, struct err *err)
+{
+	int code;
+
+	if (table == INDEX_BLOBS)
+		code = sqlite3_bind_int64(rows, 1, key ? (sqlite3_int64)key->blob.row : 0);
+	else if (table == INDEX_TREES)
+		code = sqlite3_bind_blob(rows, 1, key ? (const void *)key->tree.digest.hash : "",
+					 key ? DIGEST_HASH_SIZE : 0, SQLITE_STATIC);
+	else
+		code = sqlite3_bind_text(rows, 1, key ? key->tag.name : "", -1, SQLITE_STATIC);
+	return code == SQLITE_OK ? 0 : index_fail(db, code, "reading", err);
+}
+
+/* The rows of a query that has a place for a key. */
+static int read_behind(struct index_db *db, sqlite3_stmt *rows, const struct index_row *key,
+		       struct index_page *found, struct err *err)
+{
+	const struct index_sink sink = {
+		.begin = begin_page, .blob = take_blob, .tree = take_tree, .tag = take_tag, .ctx = found
+	};
+	uint64_t n;
+	int r = bind_key(db, rows, found->table, key, err);
+
+	if (r == 0)
+		r = take_rows(db, &tables[found->table], rows, &sink, &n, err);
+	(void)sqlite3_reset(rows);
+	return r;
+}
+
+static int read_onwards(struct index_db *db, const struct index_page *page, struct index_page *found,
+			struct err *err)
+{
+	const struct table *table = &tables[page->table];
+	AUTO_FREE char *query = xasprintf("%s WHERE %s > ?1 ORDER BY %s LIMIT %d", table->query, table->key,
+					  table->key, INDEX_PAGE_MAX);
+	AUTO_STATEMENT sqlite3_stmt *rows = NULL;
+	int r = index_prepare(db, query, &rows, err);
+
+	return r < 0 ? r : read_behind(db, rows, page->n ? &page->rows[0] : NULL, found, err);
+}
+
+/* Numbers are keys, too, but a row is about its hash: one of another is none. */
+static bool is_another(enum index_table table, const struct index_row *key, const struct index_row *row)
+{
+	return table == INDEX_BLOBS &&
+	       memcmp(key->blob.digest.hash, row->blob.digest.hash, DIGEST_HASH_SIZE) != 0;
+}
+
+static int read_each(struct index_db *db, const struct index_page *page, struct index_page *found,
+		     struct err *err)
+{
+	const struct table *table = &tables[page->table];
+	AUTO_FREE char *query = xasprintf("%s WHERE %s = ?1", table->query, table->key);
+	AUTO_STATEMENT sqlite3_stmt *rows = NULL;
+	int r = index_prepare(db, query, &rows, err);
+
+	for (size_t i = 0; i < page->n && r == 0; i++) {
+		struct index_row absent = page->rows[i];
+
+		r = read_behind(db, rows, &page->rows[i], found, err);
+		absent.is_there = false;
+		if (r == 0 && found->n > i && is_another(page->table, &absent, &found->rows[i]))
+			found->n--;
+		if (r == 0 && found->n == i)
+			index_page_add(found, &absent);
+	}
+	return r;
+}
+
+int index_db_read(struct index_db *db, struct index_page *page, bool onwards, struct err *err)
+{
+	AUTO_FREE struct index_page *found = xcalloc(1, sizeof(*found));
+	int r;
+
+	if (!db || !db->handle)
+		return err_set(err, ERR_INTERNAL, "reading the index: it is not open");
+	if (db->is_partial)
+		return INDEX_IS_PARTIAL;
+	if (onwards && !page->n)
+		(void)sqlite3_db_release_memory(db->handle); /* what is on the disk, not what was */
+	found->table = page->table;
+	r = onwards ? read_onwards(db, page, found, err) : read_each(db, page, found, err);
+	if (r < 0) {
+		index_page_clear(found);
+		return r;
+	}
+	index_page_clear(page);
+	*page = *found;
+	return 0;
 }

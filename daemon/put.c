@@ -7,7 +7,6 @@
 #include "common/alloc.h"
 
 enum {
-	ROWS_MAX = 500,   /* rows gathered before they are handed to the index: about a transaction */
 	FORGET_STEP = 64, /* entries forgotten between two looks at the clock */
 };
 
@@ -74,9 +73,8 @@ void put_release(struct put *put)
 {
 	if (--put->refs)
 		return;
-	put_submit_rows(
-		put); /* of what was stored before it ended early: that is in the store all the same */
-	index_batch_free(put->batch);
+	/* Rows of what was stored before it ended early: that is in the store all the same. */
+	index_submit_gathered(put->cache->index);
 	put->cache->n_ending++;
 	slice_init_of(&put->slice, forget_step, &put->user->slices);
 	put_run_slice(put, &put->slice);
@@ -113,30 +111,20 @@ static struct put *find_put(struct request *request, uint64_t number, struct err
 	return NULL;
 }
 
-void put_submit_rows(struct put *put)
-{
-	if (!index_batch_size(put->batch))
-		return;
-	index_submit(put->cache->index, put->batch, NULL, NULL);
-	put->batch = index_batch_new();
-}
-
 uint64_t put_note_blob(struct put *put, const struct blob_info *info, enum blob_kind kind, bool is_new)
 {
-	bool unknown;
+	bool is_as_was = catalog_confirm(put->cache->catalog, info, kind), unknown;
 	struct catalog_entry *entry = catalog_add(put->cache->catalog, info, kind, &unknown);
 	struct index_blob row = catalog_row_of(entry, info, kind);
 
 	catalog_hold(put->cache->catalog, &info->digest);
 	put->n_new += is_new;
 	put->new_bytes += is_new ? info->digest.size : 0;
-	if (!is_new && !unknown && !info->inode) {
+	if (!is_new && is_as_was && !info->inode) {
 		index_use_blob(put->cache->index, row.row, row.used);
 		return 0;
 	}
-	index_batch_put_blob(put->batch, &row);
-	if (index_batch_size(put->batch) >= ROWS_MAX)
-		put_submit_rows(put);
+	index_gather_blob(put->cache->index, &row);
 	return is_new && unknown && row.kinds == 1u << kind ? row.used : 0;
 }
 
@@ -186,7 +174,6 @@ static void start_begin(struct request *request, const struct put_params *params
 	put->refs = 1;
 	(void)blocks_add(&put->directories, sizeof(size_t)); /* the root has no entry */
 	put->expected = params->bytes;
-	put->batch = index_batch_new();
 	put->mark = index_mark(request->cache->index);
 	put->item.gone = on_session_gone;
 	list_init(&put->item.link);
@@ -258,7 +245,6 @@ void put_answer(struct put *put, struct request *request, const struct digest *d
 	*answer = (struct answer){ .put = put, .request = request, .digest = *digest };
 	answer->held = !put->is_file && trees_hold(put->cache->trees, digest);
 	answer->tag = tag ? xmemdupz(tag, tag_len) : NULL;
-	put_submit_rows(put);
 	index_barrier(put->cache->index, put->mark, on_in_index, answer);
 }
 

@@ -32,7 +32,7 @@ struct put {
 	struct pool_queue *queue;
 	uint32_t number;
 	struct user *user; /* whose it is */
-	size_t refs; /* the connection's, and one for each request under way */
+	size_t refs;       /* the connection's, and one for each request under way */
 
 	struct blocks entries;     /* struct put_entry */
 	struct blocks directories; /* by number, from 1 on: which entry it is, a size_t; 0 is the root */
@@ -42,8 +42,7 @@ struct put {
 	bool is_good;              /* committed: what it stored is wanted */
 	uint64_t expected;         /* bytes in all, as the client says; 0: it does not */
 
-	struct index_batch *batch; /* rows not submitted yet */
-	uint64_t mark;             /* of the index, when the put began */
+	uint64_t mark; /* of the index, when the put began */
 	uint64_t n_new, new_bytes;
 	uint64_t n_files, n_symlinks, bytes;
 
@@ -85,9 +84,6 @@ void put_release_blob(struct put *put, const struct digest *digest, uint64_t bro
 
 /* A writer for this put, from writers_take(). */
 struct blob_writer *put_take_writer(struct put *put);
-
-/* Submit the rows gathered so far. */
-void put_submit_rows(struct put *put);
 
 /* Where an entry is in the tree, for messages; the caller's to free(). Any thread, while nothing is added. */
 char *put_path(const struct put *put, const struct put_entry *entry);

@@ -428,7 +428,6 @@ static bool adopt_step(struct slice *slice)
 		adopt(commit, --commit->next);
 	if (commit->next)
 		return true;
-	put_submit_rows(commit->put);   /* before the row of the tree that needs them */
 	commit->request->cancel = NULL; /* what is left is short */
 	get_tree(commit);
 	return false;

@@ -153,8 +153,8 @@ static enum verify_next wait_next(struct verify *verify)
 }
 
 static enum verify_next (*const phases[])(struct verify *verify) = {
-	wait_next,         verify_folders_next, verify_rows_next,   verify_files_next,
-	verify_trees_next, verify_tags_next,    verify_litter_next, verify_index_next,
+	wait_next,        verify_folders_next,    verify_rows_next,   verify_files_next, verify_trees_next,
+	verify_tags_next, verify_index_rows_next, verify_litter_next, verify_index_next,
 };
 
 static void free_all(struct verify *verify)
@@ -165,6 +165,7 @@ static void free_all(struct verify *verify)
 	writers_give(cache->writers, verify->writer);
 	hasher_free(verify->hasher);
 	verify_walk_free(verify);
+	verify_rows_free(verify);
 	fault_fini(&verify->fault);
 	verify_names_free(verify);
 	free(verify->look.again ? verify->kept.items : verify->look.items);

@@ -9,14 +9,16 @@
  *     files     type, bytes, mode, owner, time; does the catalog know it, its size, what it takes?
  *     trees     is all there that cached trees need, to the last blob?
  *     tags      do they name something, and is STORE/tags what it should be?
+ *     index     are its rows what is in memory, and so agrees with the files by now?
  *     litter    is anything left in tmp/ and staging/ that nobody needs?
- *     index     is the database whole? What its rows say came into the catalog at the start
+ *     pages     is the index a database that SQLite takes for whole?
  *
  * While it serves. Files are looked at by one worker at a time, two milliseconds a turn and less while others
  * wait, and with a `rate` no more bytes a second than that. Blobs come, go, are healed and rotated meanwhile,
  * so what a first look finds is a suspicion: the blob is claimed (claims.h) and looked at again, and what
  * does not agree with the catalog counts only if nobody else has claimed the blob since. One that somebody
- * else is at is looked at again later.
+ * else is at is looked at again later. Likewise a row of the index is compared when all that was submitted is
+ * committed, and counts if what is in memory has not changed meanwhile.
  *
  * Repair, one fault at a time, by what requests and starts do anyway:
  *
@@ -33,6 +35,8 @@
  *         cached no more: the next request is a miss, and names what is absent
  *     a tag that names nothing, STORE/tags
  *         deleted; written anew
+ *     a row of the index
+ *         written from memory, or dropped; it speaks for no inode then (blob.h)
  *     a strange name, litter, a folder's mode
  *         deleted; set
  *     the index
@@ -71,6 +75,7 @@
 	X(VERIFY_TREE, "tree", "a cached tree that lacks something")                                         \
 	X(VERIFY_TAG, "tag", "a tag that names nothing")                                                     \
 	X(VERIFY_TAGS_FILE, "tags_file", "the file of tags disagrees with the index")                        \
+	X(VERIFY_ROW, "row", "a row of the index that is not what is in memory")                             \
 	X(VERIFY_LITTER, "litter", "something that an earlier process left")                                 \
 	X(VERIFY_INDEX, "index", "the index is damaged")
 

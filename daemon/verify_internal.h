@@ -8,7 +8,8 @@
  *     verify_mend.c     what repair does to a blob's file
  *     verify_trees.c    cached trees
  *     verify_names.c    folders, strange names, litter
- *     verify_tags.c     tags and their file, the index's
+ *     verify_tags.c     tags and their file, the index's pages
+ *     verify_rows.c     the index's rows
  *
  * A verify does one thing at a time: a job, a flight, a commit, a timer. When that has ended, verify_go_on()
  * has the slice look for the next.
@@ -75,7 +76,8 @@ struct verify_look {
 	uint64_t may_read_ns;
 };
 
-struct verify_trees;
+struct verify_walk;
+struct verify_rows;
 
 struct verify {
 	struct cache *cache;
@@ -115,7 +117,9 @@ struct verify {
 
 	struct verify_walk *walk; /* of trees */
 	size_t next_tag;
-	bool compared; /* the file of tags, or the index with what SQLite expects */
+	bool compared;            /* the file of tags, or the index with what SQLite expects */
+	struct verify_rows *rows; /* of the index */
+	struct err damage;        /* of the index, met when its rows were read */
 };
 
 /* ---- verify.c ---- */
@@ -175,6 +179,11 @@ void verify_name_add(struct verify *verify, enum verify_kind kind, char *path, c
 bool verify_report_name(struct verify *verify);
 
 void verify_names_free(struct verify *verify);
+
+/* ---- verify_rows.c ---- */
+
+enum verify_next verify_index_rows_next(struct verify *verify);
+void verify_rows_free(struct verify *verify);
 
 /* ---- verify_trees.c, verify_tags.c ---- */
 

@@ -96,6 +96,7 @@ enum verify_next verify_index_next(struct verify *verify)
 	if (verify->compared)
 		return VERIFY_OVER;
 	verify->compared = true;
-	index_check(verify->cache->index, verify->call->repair, on_checked, verify);
+	index_check(verify->cache->index, verify->damage.set ? &verify->damage : NULL, verify->call->repair,
+		    on_checked, verify);
 	return VERIFY_BUSY;
 }

@@ -312,7 +312,8 @@ def rows_are_wrong(tale):
                [("no_row", tale.name(blobs["dropped"])), ("size", tale.name(blobs["size"])),
                 ("allocated", tale.name(blobs["allocated"])), ("no_file", tale.name(blobs["kinds"], "exec")),
                 ("no_row", tale.name(blobs["exec"])), ("no_file", tale.name(blobs["exec"], "exec")),
-                ("no_file", tale.name(blobs["invented"])), ("tag", "dangling"), ("tags_file", "tags")])
+                ("no_file", tale.name(blobs["invented"])), ("tag", "dangling"), ("tags_file", "tags"),
+                ("row", "%s/%d" % (hash_of(blobs["exec"]), len(blobs["exec"])))])  # room for a kind that it has not
     tale.repairs("and put right")
     assert story.stop_daemon() == 0
     rows = {name: tale.sql("SELECT size, kinds, plain_allocated FROM blobs WHERE hash = ?", (key[name],))
@@ -325,6 +326,28 @@ def rows_are_wrong(tale):
     tale.start()
     tale.is_clean("after a restart nothing is wrong either")
     story.check("the tree is there", tale.run("materialize", "left", tale.fresh()) and tree, tale.said)
+
+
+def a_row_changes_under_the_daemon(tale):
+    """By a flipped bit on the disk: a row that still makes sense, and is not what the daemon has in memory."""
+    story = tale.story
+    data = b"the size of its row %d" % tale.n
+    digest = tale.put_file(data)
+    assert story.stop_daemon() == 0  # all rows are in the database then, and none in the WAL
+    tale.start()
+    index = os.path.join(story.store, "index.sqlite")
+    with open(index, "rb") as file:
+        at = file.read().index(bytes.fromhex(hash_of(data))) + 32
+    with open(index, "r+b") as file:
+        file.seek(at)
+        file.write(bytes([len(data) ^ 1]))
+    answer = tale.finds("a row of the index with another bit is found", [("row", digest)])
+    story.check("what memory has, and the row", answer["faults"][0]["expected"].startswith("size %d," % len(data)) and
+                answer["faults"][0]["found"].startswith("size %d," % (len(data) ^ 1)), answer)
+    tale.repairs("it is written from memory", 1)
+    assert story.stop_daemon() == 0
+    tale.start()
+    tale.is_clean("and right for the next start")
 
 
 def tags_file_is_wrong(tale):
@@ -509,6 +532,7 @@ def main():
         names_and_folders(tale)
         fanout_is_no_folder(tale)
         rows_are_wrong(tale)
+        a_row_changes_under_the_daemon(tale)
         tags_file_is_wrong(tale)
         index_is_damaged(tale)
         listens(tale)

@@ -365,6 +365,30 @@ START_TEST(a_folder_that_is_not_there_is_an_error_with_words)
 }
 END_TEST
 
+/* A put gathers rows; meanwhile somebody makes another kind of one of its blobs. */
+START_TEST(rows_that_gather_come_before_what_is_submitted_after_them)
+{
+	struct index_batch *batch = index_batch_new();
+	struct index_blob row = blob_of(1);
+	struct answer answer = { 0 };
+
+	start();
+	row.kinds = 1;
+	index_gather_blob(index_, &row);
+	row.kinds = 3;
+	index_batch_put_blob(batch, &row);
+	submit(batch, &answer);
+	wait_for(&answer, 1);
+	row = blob_of(2);
+	index_gather_blob(index_, &row); /* and what nobody submits is not lost at a stop */
+	stop(true);
+	start();
+	ck_assert_uint_eq(got.n_blobs, 2);
+	ck_assert_uint_eq(got.blobs[0].kinds, 3);
+	stop(true);
+}
+END_TEST
+
 START_TEST(uses_are_written_later_and_at_a_stop)
 {
 	struct answer answer = { 0 };
@@ -395,4 +419,4 @@ UNIT_MAIN("index", everything_comes_back_as_it_was_put, changes_within_a_batch_h
 	  a_newer_version_is_refused_untouched, a_newer_version_that_is_still_in_the_wal_is_refused_untouched,
 	  a_newer_version_of_which_little_is_left_is_refused_untouched,
 	  another_programs_database_is_refused_untouched, a_folder_that_is_not_there_is_an_error_with_words,
-	  uses_are_written_later_and_at_a_stop)
+	  rows_that_gather_come_before_what_is_submitted_after_them, uses_are_written_later_and_at_a_stop)

@@ -141,11 +141,13 @@ END_TEST
 
 START_TEST(what_is_on_its_way_out_is_no_fault)
 {
+	struct index_batch *batch = index_batch_new();
 	struct checked checked;
 	struct digest digest;
 
 	start_cache();
 	digest = store_known("going", BLOB_PLAIN);
+	index_batch_drop_blob(batch, catalog_find(cache.catalog, &digest)->row);
 	ck_assert(claims_condemn(cache.claims, &digest));
 	(void)catalog_drop(cache.catalog, catalog_find(cache.catalog, &digest), BLOB_PLAIN);
 	begin(&checked, true);
@@ -154,6 +156,7 @@ START_TEST(what_is_on_its_way_out_is_no_fault)
 	ck_assert(claims_execute(cache.claims, &digest));
 	ck_assert_int_eq(blob_discard(cache.store, &digest, BLOB_PLAIN, &err), 0);
 	claims_executed(cache.claims, &digest);
+	index_submit(cache.index, batch, NULL, NULL);
 	claims_settle(cache.claims, &digest);
 	run_until_set(&checked.done);
 	ck_assert_uint_eq(checked.call.n_faults, 0);
