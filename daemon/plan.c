@@ -272,7 +272,7 @@ static int make_root(struct plan *plan, const char *name)
 static int begin_tree(struct plan *plan, struct item *root)
 {
 	struct err err = { 0 };
-	struct stat st;
+	mode_t mode;
 	int r;
 
 	if ((r = enter_target(plan)) < 0)
@@ -280,15 +280,15 @@ static int begin_tree(struct plan *plan, struct item *root)
 	if ((r = target_begin(&plan->target, &err)) < 0)
 		return plan_fail(plan, r, &err);
 	root->name = plan->target.hidden;
-	if ((r = make_root(plan, root->name)) < 0)
+	if ((r = make_root(plan, root->name)) < 0 || (r = open_folder(plan, root)) < 0)
 		return r;
 	atomic_fetch_add_explicit(&plan->counts.directories, 1, memory_order_relaxed);
-	if ((r = disk_fstatat(plan->target.folder, root->name, &st, AT_SYMLINK_NOFOLLOW)) < 0)
-		return plan_fail_errno(plan, r, "looking at", root->name);
-	plan->set_modes = (st.st_mode & 07777) != 0755;
-	if (plan->set_modes && (r = set_mode(plan->target.folder, root->name)) < 0)
+	if ((r = target_made(&plan->target, root->self->fd, &mode, &err)) < 0)
+		return plan_fail(plan, r, &err);
+	plan->set_modes = (mode & 07777) != 0755;
+	if (plan->set_modes && (r = set_mode(root->self->fd, ".")) < 0)
 		return plan_fail_errno(plan, r, "setting the mode of", root->name);
-	return 0;
+	return make_folders(plan, root);
 }
 
 /* Return: as plan_link(). */

@@ -29,6 +29,7 @@ struct removal {
 	struct identity *identity; /* a reference: it outlives the request */
 	struct target target;      /* folder, name */
 	char hidden[STAGING_NAME_SIZE];
+	struct rmtree_inode inode; /* of what was looked at, and is to be removed */
 
 	/* Out. */
 	int r;
@@ -48,7 +49,7 @@ static void removal_free(struct removal *removal)
 /* ---- on a worker ---- */
 
 /* Is a directory the other one, or somewhere above it? Return: 1, 0, or a negative errno. */
-static int is_above(const struct stat *above, int below)
+static int is_above(const struct rmtree_inode *above, int below)
 {
 	AUTO_CLOSE int fd = disk_openat(below, ".", O_PATH | O_DIRECTORY, 0);
 	struct stat here, last = { 0 };
@@ -59,7 +60,7 @@ static int is_above(const struct stat *above, int below)
 
 		if (r < 0)
 			return r;
-		if (here.st_dev == above->st_dev && here.st_ino == above->st_ino)
+		if (here.st_dev == above->device && here.st_ino == above->number)
 			return 1;
 		if (here.st_dev == last.st_dev && here.st_ino == last.st_ino)
 			return 0; /* `..` of the root is the root */
@@ -71,22 +72,24 @@ static int is_above(const struct stat *above, int below)
 }
 
 /* Is it the store, above it, or inside it? Return: 1, 0, or a negative errno. */
-static int touches_store(const struct removal *removal, const struct stat *st)
+static int touches_store(const struct removal *removal)
 {
 	AUTO_CLOSE int folder = disk_openat(removal->target.folder, ".", O_PATH | O_DIRECTORY, 0);
 	const struct identity *client;
-	struct stat store;
+	struct rmtree_inode store;
+	struct stat st;
 	int r = folder;
 
 	if (r >= 0) {
 		client = identity_suspend(); /* above the store the daemon may go, and not every client */
-		r = is_above(st, removal->store_fd);
+		r = is_above(&removal->inode, removal->store_fd);
 		identity_resume(client);
 	}
 	if (r == 0)
-		r = disk_fstat(removal->store_fd, &store);
+		r = disk_fstat(removal->store_fd, &st);
 	if (r != 0)
 		return r;
+	store = (struct rmtree_inode){ .device = st.st_dev, .number = st.st_ino };
 	(void)mount_enter(removal->mount,
 			  &folder); /* above a bind mount of what is inside, there is no store */
 	r = is_above(&store, folder);
@@ -101,36 +104,29 @@ static int refuse_mount_point(struct removal *removal)
 		       removal->target.name);
 }
 
-/* What the client has mounted in a namespace of its own is one to it alone: rename(2) would not mind. */
-static bool is_mount_point(const struct removal *removal)
-{
-	struct statx st;
-
-	return disk_statx(removal->target.folder, removal->target.name, AT_SYMLINK_NOFOLLOW, STATX_TYPE,
-			  &st) == 0 &&
-	       st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
-}
-
 static int check(struct removal *removal)
 {
 	const char *name = removal->target.name;
-	struct stat st;
-	int r = disk_fstatat(removal->target.folder, name, &st, AT_SYMLINK_NOFOLLOW);
+	struct statx st;
+	int r = disk_statx(removal->target.folder, name, AT_SYMLINK_NOFOLLOW, RMTREE_LOOK | STATX_TYPE, &st);
 
 	if (r < 0) {
 		err_errno(&removal->err, r, "removing '%s'", name);
 		removal->err.code = r == -ENOENT ? ERR_FAILED_PRECONDITION : removal->err.code;
 		return r;
 	}
-	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+	removal->inode = rmtree_inode_of(&st);
+	if (!S_ISDIR(st.stx_mode) && !S_ISREG(st.stx_mode))
 		return err_set(&removal->err, ERR_FAILED_PRECONDITION,
 			       "removing '%s': it is neither a directory nor a regular file", name);
-	if (is_mount_point(removal))
+	/* What the client has mounted in a namespace of its own is one to it alone: rename(2) would not mind.
+	 */
+	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT)
 		return refuse_mount_point(removal);
-	if (S_ISDIR(st.st_mode) && identity_assumed() &&
+	if (S_ISDIR(st.stx_mode) && identity_assumed() &&
 	    (r = disk_may_write(removal->target.folder, name)) < 0)
 		return err_errno(&removal->err, r, "removing '%s': what is in it could not be deleted", name);
-	r = touches_store(removal, &st);
+	r = touches_store(removal);
 	if (r > 0)
 		return err_set(&removal->err, ERR_FAILED_PRECONDITION,
 			       "removing '%s': that is the store, or above or inside it", name);
@@ -149,7 +145,8 @@ static int hide(struct removal *removal)
 	int r = act_as_client(removal);
 
 	if (r < 0 || (r = check(removal)) < 0 ||
-	    (r = staging_begin(removal->staging, folder, removal->hidden, &removal->err)) < 0)
+	    (r = staging_begin(removal->staging, folder, &removal->inode, removal->hidden, &removal->err)) <
+		    0)
 		return r;
 	r = disk_renameat2(folder, name, folder, removal->hidden, 0);
 	if (r == 0)
@@ -176,8 +173,9 @@ static enum job_next delete_run(struct job *job)
 
 	removal->r = act_as_client(removal);
 	if (removal->r == 0)
-		removal->r = rmtree(removal->target.folder, removal->hidden, &removal->err);
-	if (removal->r == 0)
+		removal->r =
+			rmtree_known(removal->target.folder, removal->hidden, &removal->inode, &removal->err);
+	if (removal->r == 0 || removal->r == -ESTALE)
 		staging_end(removal->staging, removal->hidden);
 	disk_close(removal->target.folder);
 	return JOB_DONE;
@@ -190,8 +188,8 @@ static void delete_done(struct job *job)
 	struct removal *removal = CONTAINER_OF(job, struct removal, delete);
 
 	if (removal->r < 0)
-		log_warning("removing '%s', now '%s': %s; the next start tries again", removal->target.name,
-			    removal->hidden, removal->err.text);
+		log_warning("removing '%s', now '%s': %s%s", removal->target.name, removal->hidden,
+			    removal->err.text, removal->r == -ESTALE ? "" : "; the next start tries again");
 	removal_free(removal);
 }
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/sysmacros.h>
 
 #include "common/alloc.h"
 #include "common/auto.h"
@@ -20,11 +21,26 @@ struct level {
 struct rmtree {
 	struct level levels[LEVELS_MAX];
 	size_t n;
-	unsigned n_moved; /* directories renamed to the top */
-	unsigned n_names; /* drawn for them */
-	int r;            /* the first failure */
+	unsigned n_moved;                 /* directories renamed to the top */
+	unsigned n_names;                 /* drawn for them */
+	const struct rmtree_inode *known; /* what the top has to be, or NULL */
+	int r;                            /* the first failure */
 	struct err *err;
 };
+
+struct rmtree_inode rmtree_inode_of(const struct statx *st)
+{
+	return (struct rmtree_inode){ .device = makedev(st->stx_dev_major, st->stx_dev_minor),
+				      .number = st->stx_ino,
+				      .born_sec = st->stx_btime.tv_sec,
+				      .born_nsec = st->stx_btime.tv_nsec };
+}
+
+static bool same_inode(const struct rmtree_inode *a, const struct rmtree_inode *b)
+{
+	return a->device == b->device && a->number == b->number && a->born_sec == b->born_sec &&
+	       a->born_nsec == b->born_nsec;
+}
 
 static void note(struct rmtree *rm, int r, const char *name)
 {
@@ -58,15 +74,36 @@ static int let_in(int fd, const char *name)
 	return handle < 0 ? handle : disk_chmod_handle(handle, 0700);
 }
 
+static int open_below(int fd, const char *name)
+{
+	int dir = open_inside(fd, name, O_RDONLY);
+
+	if (dir == -EACCES && (dir = let_in(fd, name)) == 0)
+		dir = open_inside(fd, name, O_RDONLY);
+	return dir;
+}
+
+/* The name is used once: whatever it stands for then is compared, let in and read. */
+static int open_top(int fd, const char *name, const struct rmtree_inode *known)
+{
+	AUTO_CLOSE int handle = open_inside(fd, name, O_PATH);
+	struct rmtree_inode inode;
+	struct statx st;
+	int r = handle < 0 ? handle : disk_statx(handle, "", AT_EMPTY_PATH, RMTREE_LOOK, &st);
+
+	if (r < 0)
+		return r;
+	inode = rmtree_inode_of(&st);
+	return same_inode(&inode, known) ? open_below(handle, ".") : -ESTALE;
+}
+
 static int enter(struct rmtree *rm, int fd, const char *name)
 {
 	struct level *level = &rm->levels[rm->n];
 	struct stat st;
-	int dir = open_inside(fd, name, O_RDONLY);
+	int dir = rm->n || !rm->known ? open_below(fd, name) : open_top(fd, name, rm->known);
 	int r = 0;
 
-	if (dir == -EACCES && (dir = let_in(fd, name)) == 0)
-		dir = open_inside(fd, name, O_RDONLY);
 	if (dir < 0)
 		return dir;
 	if (disk_fstat(dir, &st) == 0 && (st.st_mode & 0700) != 0700)
@@ -141,7 +178,23 @@ static void pass(struct rmtree *rm, int fd)
 	}
 }
 
-static int delete (int fd, const char *name, struct err *err)
+static int refuse(const char *name, struct err *err)
+{
+	err_set(err, ERR_FAILED_PRECONDITION,
+		"deleting '%s': it is another directory than the one that was there, and is left", name);
+	return -ESTALE;
+}
+
+static int delete_empty(int fd, const char *name, struct err *err)
+{
+	int r = disk_unlinkat(fd, name, AT_REMOVEDIR);
+
+	if (r == 0 || r == -ENOENT)
+		return 0;
+	return r == -ENOTEMPTY || r == -EEXIST ? refuse(name, err) : err_errno(err, r, "deleting '%s'", name);
+}
+
+static int delete (int fd, const char *name, const struct rmtree_inode *known, struct err *err)
 {
 	AUTO_FREE struct rmtree *rm = NULL;
 	unsigned n_moved;
@@ -151,7 +204,10 @@ static int delete (int fd, const char *name, struct err *err)
 		return 0;
 	if (r != -EISDIR)
 		return err_errno(err, r, "deleting '%s'", name);
+	if (known && !known->number)
+		return delete_empty(fd, name, err);
 	rm = xcalloc(1, sizeof(*rm));
+	rm->known = known;
 	rm->err = err;
 	do {
 		n_moved = rm->n_moved;
@@ -160,6 +216,8 @@ static int delete (int fd, const char *name, struct err *err)
 		r = enter(rm, fd, name);
 		if (r == -ENOENT)
 			return 0;
+		if (r == -ESTALE)
+			return refuse(name, err);
 		if (r < 0)
 			return err_errno(err, r, "deleting '%s'", name);
 		pass(rm, fd);
@@ -169,7 +227,12 @@ static int delete (int fd, const char *name, struct err *err)
 
 int rmtree(int fd, const char *name, struct err *err)
 {
+	return rmtree_known(fd, name, NULL, err);
+}
+
+int rmtree_known(int fd, const char *name, const struct rmtree_inode *inode, struct err *err)
+{
 	struct err first = { 0 };
 
-	return delete (fd, name, &first) == 0 ? 0 : delete (fd, name, err);
+	return delete (fd, name, inode, &first) == 0 ? 0 : delete (fd, name, inode, err);
 }

@@ -15,13 +15,13 @@
 #include <unistd.h>
 
 #include "common/alloc.h"
+#include "common/log.h"
 #include "daemon/disk.h"
 #include "daemon/identity.h"
 #include "daemon/rmtree.h"
 
-#define PREFIX   ".dircache-"
-#define HEAD     "dircache-staging 3\n"
-#define OLD_HEAD "dircache-staging 2\n"
+#define PREFIX ".dircache-"
+#define HEAD   "dircache-staging "
 
 /* A hidden name: the prefix, whose process, which slot, and what nobody can guess. */
 enum {
@@ -31,9 +31,12 @@ enum {
 	RANDOM_DIGITS = 10,
 	SLOTS_MAX = 1 << (4 * SLOT_DIGITS),
 	SLOT_SIZE = 8192,
-	GROUPS_MAX = 256, /* that are recorded */
+	RECORD_VERSION = 4,
+	HEAD_SIZE = sizeof(HEAD) - 1 + 2, /* with the version, of one digit, and the end of the line */
+	MADE_SIZE = 3 * 17 + 9,           /* of its line */
+	GROUPS_MAX = 256,                 /* that are recorded */
 	GROUPS_SIZE = GROUPS_MAX * (sizeof(" 4294967295") - 1),
-	RECORD_MAX = PATH_MAX + GROUPS_SIZE + 256, /* with its NUL */
+	RECORD_MAX = PATH_MAX + GROUPS_SIZE + 512, /* with its NUL */
 };
 
 _Static_assert(RECORD_MAX < SLOT_SIZE, "a record fits into its slot");
@@ -52,7 +55,8 @@ struct staging {
 
 /* What a record says. */
 struct record {
-	bool is_old; /* of a daemon that acted for nobody: it has neither group nor groups */
+	int version; /* 2 is of a daemon that acted for nobody: it has neither group nor groups */
+	struct rmtree_inode made;
 	unsigned uid, gid;
 	size_t n_groups;
 	gid_t groups[GROUPS_MAX];
@@ -189,10 +193,17 @@ static int write_record(struct staging *staging, uint32_t slot, const char *text
 	return r < 0 ? err_errno(err, r, "writing a staging record in the store") : 0;
 }
 
-/* UID GID GROUP...: as whom this worker acts, and a sweep will. */
-static void print_owner(const struct identity *client, char owner[GROUPS_SIZE + 64])
+static uid_t acting_uid(void)
 {
-	uid_t uid = client ? client->uid : geteuid();
+	const struct identity *client = identity_assumed();
+
+	return client ? client->uid : geteuid();
+}
+
+/* UID GID GROUP...: as whom this worker acts, and a sweep will. */
+static void print_owner(uid_t uid, char owner[GROUPS_SIZE + 64])
+{
+	const struct identity *client = identity_assumed();
 	gid_t gid = client ? client->gid : getegid();
 	size_t n = client ? client->n_groups : 0;
 	char *end = owner + snprintf(owner, 64, "%u %u", (unsigned)uid, (unsigned)gid);
@@ -227,9 +238,27 @@ int staging_check_folder(const struct staging *staging, int folder, struct err *
 	return r < 0 ? r : check_path(staging, path, err);
 }
 
-int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_SIZE], struct err *err)
+/* Can somebody else rename there what is this user's? Root can anywhere; an ACL that lets others write shows
+ * in the bits of the group. */
+static bool is_shared(const struct stat *folder, uid_t uid)
 {
-	char path[PATH_MAX], owner[GROUPS_SIZE + 64], text[RECORD_MAX];
+	if (folder->st_uid != uid && folder->st_uid != 0)
+		return true;
+	return folder->st_mode & (S_IWGRP | S_IWOTH) && !(folder->st_mode & S_ISVTX);
+}
+
+static void print_made(const struct rmtree_inode *inode, char line[MADE_SIZE + 1])
+{
+	(void)snprintf(line, MADE_SIZE + 1, "%016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %08" PRIx32 "\n",
+		       inode->device, inode->number, (uint64_t)inode->born_sec, inode->born_nsec);
+}
+
+int staging_begin(struct staging *staging, int folder, const struct rmtree_inode *inode,
+		  char hidden[STAGING_NAME_SIZE], struct err *err)
+{
+	static const struct rmtree_inode unknown = { 0 };
+	char path[PATH_MAX], made[MADE_SIZE + 1], owner[GROUPS_SIZE + 64], text[RECORD_MAX];
+	uid_t uid = acting_uid();
 	struct stat st;
 	uint32_t slot = 0; /* gcc -O1 thinks that it might be used without */
 	int r, len;
@@ -242,10 +271,24 @@ int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_
 		return err_errno(err, r, "making a staging record in the store");
 	(void)snprintf(hidden, STAGING_NAME_SIZE, PREFIX "%s%06" PRIx32 "%010" PRIx64, staging->run, slot,
 		       draw() >> (64 - 4 * RANDOM_DIGITS));
-	print_owner(identity_assumed(), owner);
-	len = snprintf(text, sizeof(text), HEAD "%s\n%ju %ju\n%s\n%s", owner, (uintmax_t)st.st_dev,
-		       (uintmax_t)st.st_ino, hidden, path);
-	return write_record(staging, slot, text, (size_t)len + 1, err);
+	print_owner(uid, owner);
+	print_made(inode ? inode : &unknown, made);
+	len = snprintf(text, sizeof(text), HEAD "%d\n%s%s\n%ju %ju\n%s\n%s", RECORD_VERSION, made, owner,
+		       (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, hidden, path);
+	r = write_record(staging, slot, text, (size_t)len + 1, err);
+	return r < 0 ? r : is_shared(&st, uid) ? STAGING_SHARED : 0;
+}
+
+int staging_made(struct staging *staging, const char *hidden, const struct rmtree_inode *inode,
+		 struct err *err)
+{
+	off_t offset = (off_t)slot_of(hidden) * SLOT_SIZE + HEAD_SIZE;
+	char line[MADE_SIZE + 1];
+	int r;
+
+	print_made(inode, line);
+	r = disk_pwrite_full(staging->records_fd, line, MADE_SIZE, offset);
+	return r < 0 ? err_errno(err, r, "writing a staging record in the store") : 0;
 }
 
 void staging_end(struct staging *staging, const char *hidden)
@@ -274,17 +317,31 @@ static const char *parse_id(const char *text, unsigned *id, bool *is_last)
 	return end + 1;
 }
 
-/* UID GID GROUP..., of an old one UID. Return: the next line, or NULL. */
+/* Return: the next line, or NULL. */
+static const char *parse_made(const char *text, struct record *record)
+{
+	struct rmtree_inode *made = &record->made;
+	int end = 0, n;
+
+	*made = (struct rmtree_inode){ 0 };
+	if (record->version < 4)
+		return text;
+	n = sscanf(text, "%16" SCNx64 " %16" SCNx64 " %16" SCNx64 " %8" SCNx32 "%n", &made->device,
+		   &made->number, (uint64_t *)&made->born_sec, &made->born_nsec, &end);
+	return n == 4 && end == MADE_SIZE - 1 && text[end] == '\n' ? text + MADE_SIZE : NULL;
+}
+
+/* UID GID GROUP..., of version 2 UID. Return: the next line, or NULL. */
 static const char *parse_owner(const char *text, struct record *record)
 {
-	bool is_last = true;
+	bool is_last = true, is_alone = record->version == 2;
 
 	record->gid = 0;
 	record->n_groups = 0;
 	text = parse_id(text, &record->uid, &is_last);
-	if (!text || is_last != record->is_old)
+	if (!text || is_last != is_alone)
 		return NULL;
-	if (record->is_old)
+	if (is_alone)
 		return text;
 	text = parse_id(text, &record->gid, &is_last);
 	while (text && !is_last && record->n_groups < GROUPS_MAX)
@@ -297,11 +354,13 @@ static int parse(const char *text, struct record *record)
 {
 	int end = 0, n;
 
-	_Static_assert(sizeof(OLD_HEAD) == sizeof(HEAD), "either is passed over");
-	record->is_old = strncmp(text, OLD_HEAD, sizeof(OLD_HEAD) - 1) == 0;
-	if (!record->is_old && strncmp(text, HEAD, sizeof(HEAD) - 1) != 0)
+	if (strncmp(text, HEAD, sizeof(HEAD) - 1) != 0)
 		return -EINVAL;
-	text = parse_owner(text + sizeof(HEAD) - 1, record);
+	record->version = text[HEAD_SIZE - 2] - '0';
+	if (record->version < 2 || record->version > RECORD_VERSION || text[HEAD_SIZE - 1] != '\n')
+		return -EINVAL;
+	text = parse_made(text + HEAD_SIZE, record);
+	text = text ? parse_owner(text, record) : NULL;
 	if (!text ||
 	    sscanf(text, "%ju %ju\n%34s%n", &record->device, &record->inode, record->hidden, &end) != 3)
 		return -EINVAL;
@@ -315,7 +374,7 @@ static int parse(const char *text, struct record *record)
 static int sweep_record(const struct record *record, struct err *err)
 {
 	AUTO_CLOSE int folder = disk_openat(AT_FDCWD, record->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-	struct stat st;
+	struct stat st, hidden;
 	int r = folder < 0 ? folder : disk_fstat(folder, &st);
 
 	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
@@ -324,10 +383,18 @@ static int sweep_record(const struct record *record, struct err *err)
 		return err_errno(err, r, "opening '%s'", record->path);
 	if (st.st_dev != record->device || st.st_ino != record->inode)
 		return 0;
-	if (disk_fstatat(folder, record->hidden, &st, AT_SYMLINK_NOFOLLOW) == -ENOENT)
+	if (disk_fstatat(folder, record->hidden, &hidden, AT_SYMLINK_NOFOLLOW) == -ENOENT)
 		return 0;
-	r = rmtree(folder, record->hidden, err);
-	return r < 0 ? r : 1;
+	if (record->made.number || is_shared(&st, acting_uid()))
+		r = rmtree_known(folder, record->hidden, &record->made, err);
+	else
+		r = rmtree(folder, record->hidden, err);
+	if (r != -ESTALE)
+		return r < 0 ? r : 1;
+	err_clear(err);
+	log_warning("'%s' in '%s' is another directory than what a killed daemon made there: it is left",
+		    record->hidden, record->path);
+	return 0;
 }
 
 /* As the client for whom the name was made, who alone may be let to delete it. */
@@ -336,7 +403,7 @@ static int sweep_as_owner(const struct record *record, struct err *err)
 	struct identity *client = identity_new(record->uid, record->gid, record->groups, record->n_groups);
 	int r = 0;
 
-	if (record->uid != geteuid() && (record->is_old || !identity_can_act()))
+	if (record->uid != geteuid() && (record->version == 2 || !identity_can_act()))
 		r = err_errno(err, -EPERM, "deleting '%s' in '%s' as user %u", record->hidden, record->path,
 			      record->uid);
 	if (r == 0)

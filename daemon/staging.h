@@ -6,7 +6,7 @@
  * target's own folder while that goes on. Before the name is made, a record of it is left in STORE/staging,
  * unsynced; it is cleared when the name is gone again. After a killed daemon the records say what to delete:
  *
- *     dircache-staging 3\n  UID GID GROUP...\n  DEVICE INODE\n  HIDDEN NAME\n  FOLDER'S PATH  NUL
+ *     dircache-staging 4\n  MADE\n  UID GID GROUP...\n  DEVICE INODE\n  HIDDEN NAME\n  FOLDER'S PATH  NUL
  *
  * The records of one process lie in one file, STORE/staging/NUMBER, in slots of 8 KiB that are used again and
  * again: to write into a file costs a sixth of making one and deleting it. A slot whose first byte is NUL is
@@ -14,8 +14,16 @@
  * records of earlier processes from those in use. A clean stop deletes the file.
  *
  * The first line says as whom the worker acted (identity.h), with at most 256 groups; a sweep acts as the
- * same, and so gets nowhere where that client does not. Records of version 2 have a UID alone, that of a
- * daemon which acted for nobody: those of the daemon's own user are obeyed, others are kept and told of.
+ * same, and so gets nowhere where that client does not. Records of version 3 have no MADE; those of version 2
+ * have a UID alone besides, that of a daemon which acted for nobody: those of the daemon's own user are
+ * obeyed, others are kept and told of.
+ *
+ * Whoever else may rename things in the folder can put another directory of the client's under the hidden
+ * name. So there MADE says which directory was made (rmtree.h): device, inode and time of birth, in digits of
+ * a fixed number, so that they can be written once it is known, by one call. It is not written where nobody
+ * else can rename what is the client's: the folder is the client's or root's, and sticky or writable by its
+ * owner alone. In a folder that others may write, when it is swept, a record without it deletes nothing but a
+ * file or an empty directory.
  *
  * A sweep opens the folder again by its path, without following a symlink at its end, and only if device and
  * inode are still those recorded is the hidden name in it deleted. A record of which a kill left a part tells
@@ -30,8 +38,11 @@
 
 #include "common/auto.h"
 #include "common/err.h"
+#include "daemon/rmtree.h"
 
 enum { STAGING_NAME_SIZE = 10 + 24 + 1 }; /* of a hidden name, with its NUL */
+
+enum { STAGING_SHARED = 1 };
 
 struct staging;
 
@@ -44,11 +55,19 @@ DEFINE_AUTO(staging);
  * Draw a hidden name for a folder, and leave a record of it.
  *
  * @folder  borrowed; O_PATH will do
+ * @inode   of what will be renamed to the hidden name; NULL for what is to be made
  * @hidden  out: nothing of that name was made yet
  *
- * Return: 0, or a negative errno: what staging_check_folder() refuses is refused here, too.
+ * Return: 0, STAGING_SHARED (others may rename things there: staging_made() is due for a directory), or a
+ * negative errno: what staging_check_folder() refuses is refused here, too.
  */
-int staging_begin(struct staging *staging, int folder, char hidden[STAGING_NAME_SIZE], struct err *err);
+int staging_begin(struct staging *staging, int folder, const struct rmtree_inode *inode,
+		  char hidden[STAGING_NAME_SIZE], struct err *err);
+
+/* This directory was made under the hidden name, and a sweep deletes no other. Return: 0 or a negative errno.
+ */
+int staging_made(struct staging *staging, const char *hidden, const struct rmtree_inode *inode,
+		 struct err *err);
 
 /* Refuse a folder whose path is the store's or in it: what appeared there would be taken for a blob.
  * Return: 0, or a negative errno (ERR_FAILED_PRECONDITION). */

@@ -29,10 +29,10 @@ static int refuse(const struct target *target, const char *what, struct err *err
 }
 
 /* Return: 1 (empty), 0, or a negative errno. */
-static int directory_is_empty(const struct target *target)
+static int directory_is_empty(int folder, const char *name)
 {
 	int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
-	int r = 0, fd = disk_openat(target->folder, target->name, flags, 0);
+	int r = 0, fd = disk_openat(folder, name, flags, 0);
 	struct dirent *entry;
 	DIR *dir;
 
@@ -61,7 +61,7 @@ int target_check(struct target *target, struct err *err)
 		return refuse(target, " and is no directory", err);
 	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT)
 		return refuse(target, " and is a mount point", err);
-	r = directory_is_empty(target);
+	r = directory_is_empty(target->folder, target->name);
 	if (r < 0)
 		return err_errno(err, r, "reading the target '%s'", target->name);
 	target->was_empty_directory = r == 1;
@@ -70,10 +70,38 @@ int target_check(struct target *target, struct err *err)
 
 int target_begin(struct target *target, struct err *err)
 {
-	int r = staging_begin(target->staging, target->folder, target->hidden, err);
+	int r = staging_begin(target->staging, target->folder, NULL, target->hidden, err);
 
-	target->begun = r == 0;
-	return r;
+	if (r < 0)
+		return r;
+	target->begun = true;
+	target->shared = r == STAGING_SHARED;
+	return 0;
+}
+
+int target_made(struct target *target, int fd, mode_t *mode, struct err *err)
+{
+	struct rmtree_inode inode;
+	struct statx st;
+	int r = disk_statx(fd, "", AT_EMPTY_PATH, RMTREE_LOOK | STATX_TYPE | STATX_MODE, &st);
+
+	if (r == 0 && target->shared)
+		r = directory_is_empty(fd, ".");
+	else if (r == 0)
+		r = 1;
+	if (r < 0)
+		return err_errno(err, r, "looking at what was made beside the target '%s'", target->name);
+	if (r == 0)
+		return err_set(
+			err, ERR_FAILED_PRECONDITION,
+			"beside the target '%s' something else took the place of the directory made there",
+			target->name);
+	inode = rmtree_inode_of(&st);
+	if (target->shared && (r = staging_made(target->staging, target->hidden, &inode, err)) < 0)
+		return r;
+	target->made = inode;
+	*mode = st.stx_mode;
+	return 0;
 }
 
 static int rename_into_place(const struct target *target)
@@ -107,16 +135,17 @@ void target_abort(struct target *target)
 {
 	struct err err = { 0 };
 	struct stat st;
+	int r = 0;
 
 	if (!target->begun)
 		return;
 	target->begun = false;
 	/* A look first: a file system that is read-only refuses to delete even what is not there. */
-	if (disk_fstatat(target->folder, target->hidden, &st, AT_SYMLINK_NOFOLLOW) != -ENOENT &&
-	    rmtree(target->folder, target->hidden, &err) < 0) {
-		log_warning("taking back the target '%s': %s; the next start tries again", target->name,
-			    err.text);
-		return;
-	}
-	staging_end(target->staging, target->hidden);
+	if (disk_fstatat(target->folder, target->hidden, &st, AT_SYMLINK_NOFOLLOW) != -ENOENT)
+		r = rmtree_known(target->folder, target->hidden, &target->made, &err);
+	if (r < 0)
+		log_warning("taking back the target '%s': %s%s", target->name, err.text,
+			    r == -ESTALE ? "" : "; the next start tries again");
+	if (r == 0 || r == -ESTALE)
+		staging_end(target->staging, target->hidden);
 }

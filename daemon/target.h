@@ -24,6 +24,8 @@ struct target {
 	/* Private. */
 	bool was_empty_directory; /* it was there, and is replaced */
 	bool begun;
+	bool shared;              /* others may rename things in the folder */
+	struct rmtree_inode made; /* under the hidden name; unknown for a file, and before target_made() */
 	char hidden[STAGING_NAME_SIZE];
 };
 
@@ -48,8 +50,21 @@ static inline bool target_replaces(const struct target *target)
 	return target->was_empty_directory;
 }
 
-/* Leave a record and draw the hidden name; the caller makes something under target->hidden. */
+/* Leave a record and draw the hidden name; the caller makes something under target->hidden. Return: 0 or a
+ * negative errno. */
 int target_begin(struct target *target, struct err *err);
+
+/**
+ * Note which directory was made under the hidden name: that one and no other is deleted by an abort or a
+ * sweep.
+ *
+ * @fd    borrowed: what was opened under that name; nothing is in it yet. O_PATH will do
+ * @mode  out: its mode
+ *
+ * Where others may rename things it may be another directory already: one that is not empty is refused.
+ * Return: 0, or a negative errno.
+ */
+int target_made(struct target *target, int fd, mode_t *mode, struct err *err);
 
 /**
  * Rename what was made to its final name, over an empty directory only if one was there at target_check().
@@ -58,7 +73,8 @@ int target_begin(struct target *target, struct err *err);
  */
 int target_commit(struct target *target, struct err *err);
 
-/* Delete what was made so far, and the record. Harmless after a commit, or before the beginning. */
+/* Delete what was made so far, and the record. A directory that is another one, and not empty, is left and
+ * told of. Harmless after a commit, or before the beginning. */
 void target_abort(struct target *target);
 
 #endif

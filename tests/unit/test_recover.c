@@ -115,7 +115,7 @@ START_TEST(litter_of_the_killed_one_is_deleted)
 	struct stat st;
 
 	start_cache();
-	ck_assert_int_eq(staging_begin(cache.staging, out, hidden, &err), 0);
+	ck_assert_int_eq(staging_begin(cache.staging, out, NULL, hidden, &err), 0);
 	ck_assert_int_eq(mkdirat(out, hidden, 0755), 0);
 	close_as_if_killed();
 	start_cache();
