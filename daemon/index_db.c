@@ -64,20 +64,35 @@ static const char upgrade_sql[] = "ALTER TABLE blobs ADD COLUMN plain_inode INTE
 
 /* ---- what SQLite says ---- */
 
-/* What a system call said, for which SQLite has words like "disk I/O error". */
+/* What a system call on the WAL said: SQLite keeps the failure of a commit's fdatasync(2) there alone. */
+static int errno_of_wal(sqlite3 *handle)
+{
+	sqlite3_file *wal = NULL;
+	int last = 0;
+
+	(void)sqlite3_file_control(handle, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+	if (wal && wal->pMethods)
+		(void)wal->pMethods->xFileControl(wal, SQLITE_FCNTL_LAST_ERRNO, &last);
+	return last;
+}
+
+/* What a system call said, for which SQLite has words like "disk I/O error"; 0 where it did not keep that. */
 static int errno_of_system(sqlite3 *handle)
 {
-	static const int passed_on[] = { ENOSPC, EDQUOT, EACCES, EROFS, EMFILE, ENFILE, ENOMEM };
-	int system = sqlite3_system_errno(handle);
+	static const int passed_on[] = { EIO, ENOSPC, EDQUOT, EACCES, EROFS, EMFILE, ENFILE, ENOMEM };
+	int said[] = { sqlite3_system_errno(handle), errno_of_wal(handle) };
 
-	for (size_t i = 0; i < N_ELEMENTS(passed_on); i++)
-		if (system == passed_on[i])
-			return -system;
-	return -EIO;
+	for (size_t i = 0; i < N_ELEMENTS(said); i++)
+		for (size_t k = 0; k < N_ELEMENTS(passed_on); k++)
+			if (said[i] == passed_on[k])
+				return -said[i];
+	return 0;
 }
 
 static int errno_of(sqlite3 *handle, int code)
 {
+	int r;
+
 	switch (code & 0xff) {
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
@@ -87,7 +102,8 @@ static int errno_of(sqlite3 *handle, int code)
 		return -ENOSPC;
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
-		return errno_of_system(handle);
+		r = errno_of_system(handle);
+		return r < 0 ? r : -EIO;
 	case SQLITE_NOMEM:
 		return -ENOMEM;
 	case SQLITE_BUSY:
@@ -106,8 +122,9 @@ int index_fail(struct index_db *db, int code, const char *what, struct err *err)
 {
 	int r = errno_of(db->handle, code);
 	int primary = code & 0xff;
+	bool of_system = primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN;
 
-	if (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN || primary == SQLITE_FULL)
+	if (primary == SQLITE_FULL || (of_system && errno_of_system(db->handle) < 0))
 		return err_errno(err, r, "%s the index: %s", what, sqlite3_errmsg(db->handle));
 	(void)err_set(err, err_code_of_errno(-r), "%s the index: %s%s", what,
 		      r == -EUCLEAN ? "it is damaged: " : "", sqlite3_errmsg(db->handle));
@@ -360,13 +377,18 @@ static int open_file(struct index_db *db, struct index_loaded *loaded, struct er
 	code = sqlite3_open_v2(path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (code != SQLITE_OK)
 		return index_fail(db, code, "opening", err);
+	/* A file that it could not open for writing SQLite has opened for reading, and forgotten why. */
+	if (sqlite3_db_readonly(db->handle, "main") == 1) {
+		(void)err_set(err, err_code_of_errno(EROFS),
+			      "opening the index '%s': it opens for reading alone", path);
+		return -EROFS;
+	}
 	allow_checkpoint_on_close(db, false);
 	if ((r = set_up(db, err)) < 0 || (r = read_state(db, loaded, err)) < 0)
 		return r;
 	if (loaded->was_clean && (r = mark_running(db, err)) < 0)
 		return r;
-	/* A file that SQLite could not open for writing it has opened for reading, and says so at a commit.
-	 */
+	/* The same may be so of the WAL, and would show at a commit. */
 	if ((r = index_execute(db, "BEGIN IMMEDIATE; ROLLBACK", "opening", err)) < 0)
 		return r;
 	if ((r = index_prepare_changes(db, err)) < 0)

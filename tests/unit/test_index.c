@@ -358,6 +358,46 @@ START_TEST(another_programs_database_is_refused_untouched)
 }
 END_TEST
 
+static const char *not_for_writing;
+static int (*real_open)(const char *path, int flags, int mode);
+
+/* Once, for SQLite, which then opens the same for reading. */
+static int fail_to_open_for_writing(const char *path, int flags, int mode)
+{
+	if (!not_for_writing || (flags & O_ACCMODE) == O_RDONLY || !strstr(path, not_for_writing))
+		return real_open(path, flags, mode);
+	not_for_writing = NULL;
+	errno = EMFILE;
+	return -1;
+}
+
+START_TEST(an_index_that_opens_for_reading_alone_ends_the_start)
+{
+	static const char *const names[] = { "index.sqlite", "index.sqlite-wal" };
+	sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+	pid_t pid;
+
+	start();
+	stop(false); /* after a clean stop, the start itself would write */
+	pid = fork();
+	if (pid == 0) {
+		start();
+		_exit(0); /* without closing it: there is a WAL */
+	}
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	real_open = (int (*)(const char *, int, int))vfs->xGetSystemCall(vfs, "open");
+	ck_assert_int_eq(vfs->xSetSystemCall(vfs, "open", (sqlite3_syscall_ptr)fail_to_open_for_writing),
+			 SQLITE_OK);
+	for (size_t i = 0; i < 2; i++) {
+		not_for_writing = names[i];
+		ck_refused(-EROFS, ERR_FAILED_PRECONDITION, "opening the index");
+		ck_assert_ptr_null(not_for_writing);
+	}
+	start(); /* and nothing came of it */
+	stop(true);
+}
+END_TEST
+
 START_TEST(a_folder_that_is_not_there_is_an_error_with_words)
 {
 	(void)snprintf(folder, sizeof(folder), "%s/none", unit_folder);
@@ -419,4 +459,5 @@ UNIT_MAIN("index", everything_comes_back_as_it_was_put, changes_within_a_batch_h
 	  a_newer_version_is_refused_untouched, a_newer_version_that_is_still_in_the_wal_is_refused_untouched,
 	  a_newer_version_of_which_little_is_left_is_refused_untouched,
 	  another_programs_database_is_refused_untouched, a_folder_that_is_not_there_is_an_error_with_words,
-	  rows_that_gather_come_before_what_is_submitted_after_them, uses_are_written_later_and_at_a_stop)
+	  rows_that_gather_come_before_what_is_submitted_after_them,
+	  an_index_that_opens_for_reading_alone_ends_the_start, uses_are_written_later_and_at_a_stop)
