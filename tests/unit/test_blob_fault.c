@@ -10,6 +10,7 @@
 static void (*after_link)(void), (*before_rename)(void); /* called once */
 static unsigned calls_left;                              /* until one fails; 0: none does */
 static int fail_as;                                      /* whatever a call usually fails as */
+static bool readdir_fails;
 
 static int is_due(void)
 {
@@ -32,6 +33,7 @@ static void call_once(void (**hook)(void))
 
 /* The real ones, by another name. */
 #define disk_openat     real_openat
+#define disk_readdir    real_readdir
 #define disk_reopen     real_reopen
 #define disk_pread      real_pread
 #define disk_write_full real_write_full
@@ -47,6 +49,7 @@ static void call_once(void (**hook)(void))
 #define disk_futimens   real_futimens
 #define disk_ftruncate  real_ftruncate
 int disk_openat(int dirfd, const char *path, int flags, mode_t mode);
+struct dirent *disk_readdir(DIR *dir, int *r);
 int disk_reopen(int fd, int flags);
 ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset);
 int disk_write_full(int fd, const void *buf, size_t len);
@@ -63,6 +66,7 @@ int disk_ftruncate(int fd, off_t size);
 int disk_futimens(int fd, const struct timespec times[2]);
 #include "daemon/disk.c"
 #undef disk_openat
+#undef disk_readdir
 #undef disk_reopen
 #undef disk_pread
 #undef disk_write_full
@@ -81,6 +85,14 @@ int disk_futimens(int fd, const struct timespec times[2]);
 int disk_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
 	return is_due() ? failure(-EMFILE) : real_openat(dirfd, path, flags, mode);
+}
+
+struct dirent *disk_readdir(DIR *dir, int *r)
+{
+	if (!readdir_fails)
+		return real_readdir(dir, r);
+	*r = -EIO;
+	return NULL;
 }
 
 int disk_reopen(int fd, int flags)
@@ -168,6 +180,8 @@ int disk_futimens(int fd, const struct timespec times[2])
 #include <sys/wait.h>
 
 #include "common/hash.h"
+#include "daemon/blob_exam.h"
+#include "daemon/staging.h"
 #include "tests/unit/store.h"
 
 #define TEXT "hello, disk"
@@ -412,6 +426,71 @@ START_TEST(a_good_inode_that_came_meanwhile_is_not_taken_out)
 }
 END_TEST
 
+/* ---- folders that cannot be read to their end ---- */
+
+static void on_blob_name(void *ctx, const struct blob_name_found *found)
+{
+	(void)ctx;
+	(void)found;
+}
+
+static void on_blob(void *ctx, const struct blob_found *found)
+{
+	(void)ctx;
+	(void)found;
+}
+
+static void on_name(void *ctx, const char *name)
+{
+	(void)ctx;
+	(void)name;
+}
+
+/* What failed as EIO says so of the folder, and forgets it. */
+static void ck_names_folder(int r, const char *name)
+{
+	ck_assert_int_eq(r, -EIO);
+	unit_ck_err(&err, ERR_INTERNAL, "reading the ");
+	unit_ck_err(&err, ERR_INTERNAL, name);
+	unit_ck_err(&err, ERR_INTERNAL, strerror(EIO));
+	err_clear(&err);
+}
+
+START_TEST(a_folder_of_the_store_that_cannot_be_read_is_named)
+{
+	char path[16];
+
+	open_store();
+	digest = put(TEXT, BLOB_PLAIN);
+	(void)snprintf(path, sizeof(path), "'blobs/%02x'", digest.hash[0]);
+	readdir_fails = true;
+	ck_names_folder(blob_store_is_empty(store, &err), "'blobs'");
+	ck_names_folder(blob_store_clean(store, &err), "'tmp'");
+	ck_names_folder(blob_scan(store, BLOB_PLAIN, digest.hash[0], on_blob, NULL, &err), path);
+	ck_names_folder(blob_list(store, BLOB_PLAIN, digest.hash[0], on_blob_name, NULL, &err), path);
+	ck_names_folder(blob_list_litter(store, on_name, NULL, &err), "'tmp'");
+	readdir_fails = false;
+	close_store();
+}
+END_TEST
+
+START_TEST(staging_that_cannot_be_read_is_named)
+{
+	AUTO(staging) staging = NULL;
+	size_t n_deleted;
+
+	open_store();
+	staging = staging_open(folder, &err);
+	ck_assert_ptr_nonnull(staging);
+	readdir_fails = true;
+	ck_names_folder(staging_sweep(staging, &n_deleted, &err), "'staging'");
+	ck_names_folder(staging_left(staging, on_name, NULL, &err), "'staging'");
+	readdir_fails = false;
+	close_store();
+}
+END_TEST
+
 UNIT_MAIN("blob_fault", a_call_that_fails_leaves_the_store_sound,
 	  a_disk_that_is_full_at_any_call_is_no_room_and_leaves_the_store_sound,
-	  an_executable_runs_in_the_moment_it_has_its_name, a_good_inode_that_came_meanwhile_is_not_taken_out)
+	  an_executable_runs_in_the_moment_it_has_its_name, a_good_inode_that_came_meanwhile_is_not_taken_out,
+	  a_folder_of_the_store_that_cannot_be_read_is_named, staging_that_cannot_be_read_is_named)
