@@ -15,10 +15,11 @@ import traceback
 
 
 class Story:
-    def __init__(self, seconds=400):
+    def __init__(self, seconds=400, folder="/tmp"):
         self.n_checks = self.n_failed = 0
         self.daemon = None
         self.seconds = seconds
+        self.folder = folder
         self.at_end = []  # called when the daemon is gone, the last first
 
     def __enter__(self):
@@ -30,7 +31,7 @@ class Story:
             signal.signal(signal_, lambda *_: sys.exit(143))
         signal.signal(signal.SIGALRM, self.give_up)
         signal.alarm(self.seconds)
-        self.dir = tempfile.mkdtemp(prefix="dc.", dir="/tmp")
+        self.dir = tempfile.mkdtemp(prefix="dc.", dir=self.folder)
         self.store = os.path.join(self.dir, "store")
         self.socket = os.path.join(self.dir, "s")
         self.log = os.path.join(self.dir, "daemon.log")
@@ -87,7 +88,7 @@ class Story:
         while not condition():
             if time.monotonic() > end:
                 return False
-            time.sleep(0.02)
+            time.sleep(0.005)
         return True
 
     def litter(self, *folders):

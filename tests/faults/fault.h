@@ -25,7 +25,7 @@ struct fault_orders {
 };
 
 /**
- * Count a system call that is about to be made.
+ * Count a system call that is about to be made. For EINTR only those count that a signal can interrupt.
  *
  * @call  its words, for the test's report
  *
