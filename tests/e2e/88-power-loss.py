@@ -8,15 +8,19 @@ that moment) is what a disk would hold: what the ext4 has not written yet is los
 its journal, and a daemon started on it that sees another boot id, by a file that is mounted over the kernel's.
 
 CRASH_POINTS=N for so many clones instead of 5, CRASH_SEED=N for the same choices once more. The choices of each
-point follow from the seed and its number; what the disk holds then depends on the moment, too.
+point follow from the seed and its number; what the disk holds then depends on the moment, too. Of many points those
+of one session have nothing synced but by the daemon, every two minutes: before, while and after it does so.
 """
 
+import contextlib
 import copy
 import fcntl
 import json
 import os
 import random
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -47,6 +51,8 @@ TARGETS_MAX = 4  # of one client
 TAGS_MAX = 9     # of one client
 HAS_MAX = 4000   # digests in one question
 SESSION = 20     # points, then the daemon starts anew on a file system with other options
+QUIET = 2        # the session in which the daemon alone syncs, if there are more than that
+QUIET_S = 90     # before its first point: some of the others come after two minutes
 
 # A commit each second; without delayed allocation, or with data that may come after its metadata, what the journal
 # keeps of a file says nothing of its bytes.
@@ -59,7 +65,7 @@ MOUNTS = ("commit=1", "commit=1,data=writeback", "commit=1,nodelalloc,data=write
 
 class Worker(threading.Thread):
     """One client. What of its tags is answered for, and not being changed, is in `kept`: each answer as a list of its
-    own, so that a tag that comes back to its tree is seen to have changed. Some tags change seldom."""
+    own (tree, when), so that a tag that comes back to its tree is seen to have changed. Some tags change seldom."""
 
     def __init__(self, number, tale):
         super().__init__(daemon=True)
@@ -99,7 +105,7 @@ class Worker(threading.Thread):
         tag, tree = "client-%d/%d" % (self.number, TAGS_MAX * self.random.random() ** 3), self.some_tree()
         self.kept.pop(tag, None)
         forests.put_tree(client, tree, tag=tag)
-        self.kept[tag] = [tree]
+        self.kept[tag] = [tree, time.time_ns() // 1000]
 
     def untag(self, client):
         if self.kept:
@@ -179,7 +185,9 @@ class Tale:
     def begin_session(self, rng):
         self.session += 1
         self.boot("session-%d" % self.session)
-        self.options = rng.choice(MOUNTS)
+        self.is_quiet = self.session == QUIET and POINTS > QUIET * SESSION
+        self.n_by_daemon = 0
+        self.options = MOUNTS[(self.session + SEED) % len(MOUNTS)]
         self.image = os.path.join(self.xfs, "disk-%d" % self.session)
         self.folder = os.path.join(self.story.dir, "disk-%d" % self.session)
         with open(self.image, "wb") as file:
@@ -195,6 +203,8 @@ class Tale:
         self.workers = [Worker(number, self) for number in range(N_CLIENTS)]
         for worker in self.workers:
             worker.start()
+        if self.is_quiet:
+            time.sleep(QUIET_S)
 
     def end_session(self):
         for worker in self.workers:
@@ -203,6 +213,8 @@ class Tale:
             worker.join()
         failures = [worker.failure for worker in self.workers if worker.failure]
         self.claim("session %d: no client had to complain" % self.session, not failures, failures)
+        if self.is_quiet:
+            self.claim("what the daemon has synced by itself was there: %d tags" % self.n_by_daemon, self.n_by_daemon)
         self.workers = []
         self.claim("and its daemon stops cleanly", self.story.stop_daemon() == 0)
         self.story.at_end.remove(self.leave_disk)
@@ -236,7 +248,7 @@ class Tale:
     def point(self, number):
         rng = random.Random("%d point %d" % (SEED, number))
         time.sleep(rng.random() * rng.choice((0.2, 2)))
-        what = rng.choices(("nothing", "sync", "kill", "stop"), (3, 3, 1, 3))[0]
+        what = rng.choices(("nothing", "sync", "kill", "stop"), (1, 0, 0, 0) if self.is_quiet else (3, 3, 1, 3))[0]
         if what == "sync":
             self.sync()
         elif what != "nothing":
@@ -245,6 +257,7 @@ class Tale:
         clone = self.clone(self.image, "clone")
         now = kept_of(self.workers)
         want = {tag: answer[0] for tag, answer in self.synced.items() if now.get(tag) is answer}
+        want.update(self.synced_by_daemon(clone, now))
         crashes = 2 if rng.random() < 0.25 else 1
         begun = time.monotonic()
         after = self.revive(clone, crashes, rng, want)
@@ -255,6 +268,21 @@ class Tale:
                  len(want), after.n_lost, after.summary()), flush=True)
         if after.wrong:
             print("#   " + "\n#   ".join(after.log_lines()))
+
+    def synced_by_daemon(self, file, now):
+        """What was answered for before the daemon's last sync point that is on this disk, and is as it was."""
+        folder = os.path.join(self.story.dir, "look")
+        self.mount(file, folder, "commit=1")
+        try:
+            for name in "index.sqlite", "index.sqlite-wal":
+                shutil.copy(os.path.join(folder, "store", name), self.story.dir)
+        finally:
+            image.run("umount", folder)
+        with contextlib.closing(sqlite3.connect(os.path.join(self.story.dir, "index.sqlite"))) as index:
+            row = index.execute("SELECT value FROM meta WHERE key = 'synced'").fetchone()
+        synced = {tag: answer[0] for tag, answer in now.items() if row and answer[1] < row[0]}
+        self.n_by_daemon += len(synced)
+        return synced
 
     def revive(self, file, crashes, rng, want):
         """Start a machine with this disk, and look; crash again in the middle of that, if so told."""
@@ -289,7 +317,7 @@ class Revived:
         self.rng = rng
         self.want = want
         self.wrong = []
-        self.n_targets = self.n_trees = self.n_blobs = self.n_tags = self.n_lost = 0
+        self.n_targets = self.n_trees = self.n_blobs = self.n_tags = self.n_lost = self.n_told = 0
         self.story = copy.copy(tale.story)
         self.story.daemon = None
         self.story.store = os.path.join(folder, "store")
@@ -396,9 +424,22 @@ class Revived:
         except ValueError:
             faults = [done.stderr]
         lost = [fault for fault in faults if fault["kind"] == "tag" and fault["name"] not in self.want]
+        if not self.n_told:
+            self.compare_with_log([fault["name"] for fault in lost])
         self.n_lost = len(lost)
         if len(lost) < len(faults) or done.returncode != (1 if lost else 0):
             self.fail("verify ends with %d: %s" % (done.returncode, faults[:5]))
+
+    def compare_with_log(self, lost):
+        """What is lost is told in the log, once: so many tags, and some of them by name."""
+        lines = [line for line in self.log_lines() if "tags name what is not in the store any more" in line]
+        told = [re.search(r"(\d+) tags name .* any more: ([^;]*);", line).groups() for line in lines]
+        self.n_told += 1
+        if [int(n) for n, _ in told] != ([len(lost)] if lost else []):
+            self.fail("tags %s are empty, the log says %s" % (lost, lines))
+        for _, names in told:
+            if not set(names.split(", ")) <= set(lost) | {"..."}:
+                self.fail("the log names %s, empty are %s" % (names, lost))
 
     def try_healing(self, client):
         """What is lost can be put again."""
