@@ -16,7 +16,10 @@
 #include "daemon/lap.h"
 #include "daemon/reserve.h"
 
-enum { LOAD_STEP = 32 }; /* trees taken in between two looks at the clock */
+enum {
+	LOAD_STEP = 32, /* trees taken in between two looks at the clock */
+	TAGS_TOLD = 5,  /* in the log, each by itself, of those that were damaged */
+};
 
 /* ---- open ---- */
 
@@ -217,10 +220,11 @@ static void sink_begin(void *ctx, const struct index_loaded *loaded)
 	struct err err = { 0 };
 
 	cache->load_synced = loaded->is_doubtful ? loaded->synced : UINT64_MAX;
+	cache->load_clean = loaded->was_clean;
 	cache->suspects.n = 0;
 	cache->n_loaded_blobs = 0;
-	index_batch_free(cache->stale_rows);
-	cache->stale_rows = index_batch_new();
+	index_batch_free(cache->rows_to_mend);
+	cache->rows_to_mend = index_batch_new();
 	cache->vouchers.n = 0;
 	cache->n_loaded_trees = 0;
 	catalog_begin(cache->catalog, loaded->n_blobs);
@@ -252,7 +256,7 @@ static void load_blob(struct cache *cache, const struct index_blob *blob)
 	uint64_t stale = catalog_load(cache->catalog, blob);
 
 	if (stale)
-		index_batch_drop_blob(cache->stale_rows, stale);
+		index_batch_drop_blob(cache->rows_to_mend, stale);
 	if (cache->load_synced != UINT64_MAX)
 		vouch(&cache->vouchers, blob);
 }
@@ -298,6 +302,35 @@ static bool sink_tag(void *ctx, const struct index_tag *tag)
 	struct cache *cache = ctx;
 
 	return tags_load(cache->tags, tag);
+}
+
+static char *words_of_tag(const struct index_tag *tag)
+{
+	return tag ? xasprintf("%s of user %u", DIGEST_TEXT(&tag->digest), (unsigned)tag->uid)
+		   : xstrdup("nothing");
+}
+
+static void on_tag_differs(void *ctx, const struct index_tag *index, const struct index_tag *file)
+{
+	AUTO_FREE char *said = words_of_tag(index), *right = words_of_tag(file);
+	struct cache *cache = ctx;
+
+	if (cache->n_tags_differ++ < TAGS_TOLD)
+		log_warning("tag '%s': the index says %s, the file 'tags', whose sum is right, %s",
+			    index ? index->name : file->name, said, right);
+}
+
+static void sink_end(void *ctx)
+{
+	struct cache *cache = ctx;
+
+	cache->n_tags_differ = 0;
+	if (cache->load_clean)
+		tags_settle(cache->tags, cache->rows_to_mend, on_tag_differs, cache);
+	if (cache->n_tags_differ)
+		log_warning(
+			"%zu tags of the index were damaged since the last stop, and are taken from the file",
+			cache->n_tags_differ);
 }
 
 static int by_use(const void *a, const void *b)
@@ -417,7 +450,7 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 		qsort(cache->loaded_trees, cache->n_loaded_trees, sizeof(*cache->loaded_trees), by_use);
 	begin_doubt(cache, loaded);
 	restore_tags(cache, loaded);
-	index_submit(cache->index, TAKE(cache->stale_rows), NULL, NULL);
+	index_submit(cache->index, TAKE(cache->rows_to_mend), NULL, NULL);
 	cache->was_clean = loaded->was_clean || cache->is_empty;
 	cache->recovery = recovery_start(
 		&(struct recovery_parts){
@@ -446,9 +479,12 @@ static void on_index_loaded(void *ctx, int r, const struct index_loaded *loaded,
 
 void cache_load(struct cache *cache, void (*loaded)(void *ctx, int r, const struct err *err), void *ctx)
 {
-	cache->sink = (struct index_sink){
-		.begin = sink_begin, .blob = sink_blob, .tree = sink_tree, .tag = sink_tag, .ctx = cache
-	};
+	cache->sink = (struct index_sink){ .begin = sink_begin,
+					   .blob = sink_blob,
+					   .tree = sink_tree,
+					   .tag = sink_tag,
+					   .end = sink_end,
+					   .ctx = cache };
 	cache->loaded = loaded;
 	cache->loaded_ctx = ctx;
 	cache->loading = true;
@@ -483,7 +519,8 @@ static bool is_clean(struct cache *cache)
 {
 	struct err err = { 0 };
 
-	if (!cache->ready || !recovery_is_whole(cache->recovery) || !evict_is_settled(cache->evict))
+	if (!cache->ready || !recovery_is_whole(cache->recovery) || !evict_is_settled(cache->evict) ||
+	    tags_file_is_behind(cache->tags))
 		return false;
 	if (syncer_finish(cache->syncer, &err) == 0)
 		return true;
@@ -525,7 +562,7 @@ void cache_close(struct cache *cache)
 	space_free(cache->space);
 	free(cache->loaded_trees);
 	free(cache->suspects.rows);
-	index_batch_free(cache->stale_rows);
+	index_batch_free(cache->rows_to_mend);
 	free(cache->vouchers.items);
 	disk_close(cache->lock_fd);
 	disk_close(cache->store_fd);

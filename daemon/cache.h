@@ -96,12 +96,14 @@ struct cache {
 	/* Private: while the index is read. */
 	bool loading;
 	struct index_sink sink;
-	uint64_t load_synced;          /* rows used since are suspects */
+	uint64_t load_synced; /* rows used since are suspects */
+	bool load_clean;      /* index and files were the same at the last stop */
+	size_t n_tags_differ;
 	struct suspects suspects;      /* until the recovery has them */
 	struct blob_vouchers vouchers; /* what other rows say of inodes, until the store has them */
 	struct index_blob ahead[CACHE_LOAD_AHEAD]; /* a ring of rows not in the catalog yet */
 	size_t n_loaded_blobs;                     /* that came into it */
-	struct index_batch *stale_rows;            /* to be dropped: their hash has a later one */
+	struct index_batch *rows_to_mend;          /* of rows that are not as they should be */
 	struct index_tree *loaded_trees;
 	size_t n_loaded_trees, loaded_trees_capacity;
 	void (*loaded)(void *ctx, int r, const struct err *err);

@@ -99,6 +99,7 @@ struct index_sink {
 	bool (*blob)(void *ctx, const struct index_blob *blob);
 	bool (*tree)(void *ctx, const struct index_tree *tree); /* ascending by hash */
 	bool (*tag)(void *ctx, const struct index_tag *tag);    /* in no order */
+	void (*end)(void *ctx);                                 /* after the last row */
 	void *ctx;
 };
 

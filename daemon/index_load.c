@@ -144,8 +144,10 @@ int index_db_load(struct index_db *db, const struct index_sink *sink, struct ind
 	for (size_t i = 0; i < N_ELEMENTS(tables) && r == 0; i++)
 		r = load_table(db, &tables[i], sink, &n[i], err);
 	(void)sqlite3_db_release_memory(db->handle); /* pages that were read once, for this */
-	if (r == 0)
+	if (r == 0) {
 		loaded->n_blobs = n[0];
+		sink->end(sink->ctx);
+	}
 	return r;
 }
 

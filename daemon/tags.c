@@ -161,7 +161,7 @@ void tags_clear(struct tags *tags)
 		let_go(tags, --tags->n);
 }
 
-static void drop(struct tags *tags, const char *name)
+void tags_drop(struct tags *tags, const char *name)
 {
 	bool found;
 	size_t i = tags_position(tags, name, strlen(name), &found);
@@ -198,7 +198,7 @@ static void on_committed(void *ctx, int r, const struct err *err)
 		return;
 	}
 	if (change->is_deletion)
-		drop(tags, change->tag.name);
+		tags_drop(tags, change->tag.name);
 	else
 		tags_put(tags, &change->tag);
 	list_append(&tags->committed, &change->link);

@@ -7,6 +7,8 @@
  *
  *     hash/size UID NAME
  *
+ * and behind them `sum hash/size`, of those lines. A file without it is one of an earlier version.
+ *
  * A name is 1 to 255 of A-Z a-z 0-9 . _ - /, begins with a letter or digit, and is no digest.
  *
  * A tag belongs to the user who made it. Others may use it, but only its owner and the daemon's
@@ -61,6 +63,22 @@ typedef bool tags_is_here(void *ctx, const struct digest *digest);
  * Return: 0, or a negative errno when there is a file that cannot be read.
  */
 int tags_restore(struct tags *tags, tags_is_here *is_here, void *ctx, size_t *n_restored, struct err *err);
+
+/* What the index says of a tag and what the file does: NULL where one does not have it. */
+typedef void tags_differ(void *ctx, const struct index_tag *index, const struct index_tag *file);
+
+/**
+ * Settle the tags that the index had with STORE/tags, after a clean stop: then both were the same. If they
+ * are not, and the file's sum is right, it is the index that was damaged, in a way that makes sense, and what
+ * the file says counts. Blocks on disk: on the index's lane, while it loads.
+ *
+ * @rows    what is to be submitted then is added
+ * @differ  called for each tag that was another
+ */
+void tags_settle(struct tags *tags, struct index_batch *rows, tags_differ *differ, void *ctx);
+
+/* Could the file not be written since? Then a stop is not clean. */
+bool tags_file_is_behind(const struct tags *tags);
 
 /* Give all of them to the index, which does not have them. */
 void tags_keep(struct tags *tags);

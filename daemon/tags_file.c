@@ -9,14 +9,17 @@
 #include <string.h>
 
 #include "common/alloc.h"
+#include "common/hash.h"
 #include "daemon/disk.h"
 #include "daemon/reserve.h"
 
 enum {
-	FILE_MAX =
-		TAGS_MAX * (DIGEST_TEXT_SIZE + 12 + TAG_NAME_MAX), /* of STORE/tags: all that there may be */
-	ROOT = 0,                                                  /* sees all tags */
+	FILE_MAX = (TAGS_MAX + 1) *
+		   (DIGEST_TEXT_SIZE + 12 + TAG_NAME_MAX), /* of STORE/tags: all that there may be */
+	ROOT = 0,                                          /* sees all tags */
 };
+
+#define SUM "sum "
 
 /* Replace STORE/tags: one at a time, each for all changes that had come by then. */
 struct save_job {
@@ -27,8 +30,8 @@ struct save_job {
 	struct tags_view *view;
 
 	/* Out. */
-	char *text; /* what the file is to be */
-	size_t len;
+	char *text;            /* what the file is to be */
+	size_t len, lines_len; /* without the sum */
 	int r;
 	struct err err;
 
@@ -56,6 +59,7 @@ struct comparison {
 static void print(struct save_job *save)
 {
 	FILE *out = open_memstream(&save->text, &save->len);
+	struct digest sum;
 
 	assert(out);
 	for (size_t i = 0; i < save->view->n; i++) {
@@ -63,6 +67,10 @@ static void print(struct save_job *save)
 
 		fprintf(out, "%s %u %s\n", DIGEST_TEXT(&tag.digest), (unsigned)tag.uid, tag.name);
 	}
+	(void)fflush(out);
+	save->lines_len = save->len;
+	hash_bytes(save->text, save->lines_len, &sum);
+	fprintf(out, SUM "%s\n", DIGEST_TEXT(&sum));
 	(void)fclose(out);
 }
 
@@ -167,6 +175,96 @@ int tags_read_back(struct tags *tags, struct err *err)
 	return 0;
 }
 
+/* ---- which of the two is right? ---- */
+
+/* Does the text end with the sum of all before it? That is cut off then. */
+static bool cut_sum(char *text, size_t len)
+{
+	struct digest said, found;
+	char *sum;
+
+	if (!text || !len || text[len - 1] != '\n')
+		return false;
+	text[len - 1] = '\0';
+	sum = strrchr(text, '\n');
+	sum = sum ? sum + 1 : text;
+	if (strlen(text) != len - 1 || strncmp(sum, SUM, strlen(SUM)) != 0 ||
+	    digest_parse(sum + strlen(SUM), strlen(sum + strlen(SUM)), &said) < 0)
+		return false;
+	hash_bytes(text, (size_t)(sum - text), &found);
+	*sum = '\0';
+	return digest_equal(&said, &found);
+}
+
+struct settling {
+	struct tags *tags;
+	struct index_batch *rows;
+	tags_differ *differ;
+	void *ctx;
+};
+
+static void settle_line(const struct settling *settling, const struct index_tag *line)
+{
+	struct tags *tags = settling->tags;
+	bool found;
+	size_t i = tags_position(tags, line->name, strlen(line->name), &found);
+	struct index_tag tag = { 0 };
+
+	if (found)
+		tag = tags_at(tags, i);
+	if (found && tag.uid == line->uid && digest_equal(&tag.digest, &line->digest))
+		return;
+	settling->differ(settling->ctx, found ? &tag : NULL, line);
+	index_batch_put_tag(settling->rows, line);
+	tags_put(tags, line);
+}
+
+/* What is only in the index goes. @names: those of the file, ascending */
+static void settle_others(const struct settling *settling, const char *const *names, size_t n_names)
+{
+	struct tags *tags = settling->tags;
+	size_t next = 0;
+
+	for (size_t i = 0; i < tags->n;) {
+		struct index_tag tag = tags_at(tags, i);
+
+		while (next < n_names && strcmp(names[next], tag.name) < 0)
+			next++;
+		if (next < n_names && strcmp(names[next], tag.name) == 0) {
+			i++;
+			continue;
+		}
+		settling->differ(settling->ctx, &tag, NULL);
+		index_batch_drop_tag(settling->rows, tag.name);
+		tags_drop(tags, tag.name);
+	}
+}
+
+void tags_settle(struct tags *tags, struct index_batch *rows, tags_differ *differ, void *ctx)
+{
+	const struct settling settling = { tags, rows, differ, ctx };
+	AUTO_FREE const char **names = xcalloc(TAGS_MAX, sizeof(*names));
+	AUTO_FREE char *text = NULL;
+	size_t len, n = 0;
+
+	if (read_file(tags->store_fd, &text, &len, NULL) < 0 || !cut_sum(text, len))
+		return;
+	for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		struct index_tag tag;
+
+		if (n == TAGS_MAX || !parse_line(line, &tag))
+			continue;
+		names[n++] = tag.name;
+		settle_line(&settling, &tag);
+	}
+	settle_others(&settling, names, n);
+}
+
+bool tags_file_is_behind(const struct tags *tags)
+{
+	return tags->file_is_behind;
+}
+
 static bool all_are_here(const struct tags *tags, tags_is_here *is_here, void *ctx)
 {
 	for (size_t i = 0; i < tags->n; i++)
@@ -237,6 +335,7 @@ static void save_done(struct job *job)
 
 	while ((l = list_pop(&saved->changes)))
 		tags_end_change(LIST_ENTRY(l, struct change, link), saved->r < 0 ? saved->r : 0, &saved->err);
+	tags->file_is_behind = saved->r < 0;
 	free(saved);
 	tags->saving = false;
 	tags_attend_to_file(tags);
@@ -266,7 +365,8 @@ static int compare_file(struct comparison *c)
 	size_t len;
 	int r = read_file(c->save.store_fd, &text, &len, &c->save.err);
 
-	if (r == 0 && text && len == c->save.len && memcmp(text, c->save.text, len) == 0)
+	if (r == 0 && text && (len == c->save.len || len == c->save.lines_len) &&
+	    memcmp(text, c->save.text, len) == 0)
 		return 0;
 	if (c->mend) { /* also what cannot be read makes way */
 		err_clear(&c->save.err);
@@ -291,6 +391,7 @@ static void comparison_done(struct job *job)
 	struct comparison *c = CONTAINER_OF(job, struct comparison, job);
 
 	c->tags->saving = false;
+	c->tags->file_is_behind &= !(c->mend && c->r >= 0);
 	tags_attend_to_file(c->tags);
 	c->done(c->ctx, c->r, &c->save.err);
 	free(c);

@@ -28,7 +28,8 @@ struct tags {
 	struct list pending;   /* changes that are not in the index yet, the first first */
 	struct list committed; /* changes that are in the index and not in the file */
 	struct list comparisons;
-	bool saving; /* or comparing: somebody is at the file */
+	bool saving;         /* or comparing: somebody is at the file */
+	bool file_is_behind; /* it could not be written */
 };
 
 /* A change on its way: first the index, then here, then the file. What the index refuses never was. */
@@ -50,6 +51,9 @@ bool tags_find_owner(const struct tags *tags, const char *name, size_t len, uid_
 
 /* Take in a tag, or what it names now. */
 void tags_put(struct tags *tags, const struct index_tag *tag);
+
+/* Forget one, if it is there. */
+void tags_drop(struct tags *tags, const char *name);
 
 /* Tell who asked for a change what came of it, and forget it. */
 void tags_end_change(struct change *change, int r, const struct err *err);

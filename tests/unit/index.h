@@ -68,6 +68,11 @@ static inline bool on_tag(void *ctx, const struct index_tag *tag)
 	return strcmp(tag->name, "senseless") != 0;
 }
 
+static inline void on_end(void *ctx)
+{
+	(void)ctx;
+}
+
 static inline void on_loaded(void *ctx, int r, const struct index_loaded *loaded, const struct err *err)
 {
 	(void)ctx;
@@ -81,7 +86,7 @@ static inline void on_loaded(void *ctx, int r, const struct index_loaded *loaded
 static inline void load(void)
 {
 	static const struct index_sink sink = {
-		.begin = on_begin, .blob = on_blob, .tree = on_tree, .tag = on_tag
+		.begin = on_begin, .blob = on_blob, .tree = on_tree, .tag = on_tag, .end = on_end
 	};
 
 	free(got.blobs);

@@ -262,7 +262,7 @@ static char *read_file(void)
 START_TEST(what_was_answered_is_in_the_index_and_in_the_file)
 {
 	struct digest one = absent_digest(1), two = absent_digest(2);
-	char text[512];
+	char text[1024];
 
 	start_cache();
 	set("t/2", two);
@@ -271,6 +271,8 @@ START_TEST(what_was_answered_is_in_the_index_and_in_the_file)
 		ck_assert_int_eq(event_base_loop(base, EVLOOP_ONCE), 0);
 	ck_assert_int_eq(last_r, 0);
 	(void)snprintf(text, sizeof(text), "%s 7 t/1\n%s 7 t/2\n", DIGEST_TEXT(&one), DIGEST_TEXT(&two));
+	hash_bytes(text, strlen(text), &one);
+	(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "sum %s\n", DIGEST_TEXT(&one));
 	ck_assert_str_eq(read_file(), text);
 	restart_cache();
 	ck_assert_uint_eq(find("t/1")->size, 1001);
@@ -476,6 +478,93 @@ START_TEST(a_tag_whose_row_was_damaged_names_again_what_the_file_has)
 }
 END_TEST
 
+static void put_behind(const char *name, struct digest digest, uid_t uid)
+{
+	struct index_batch *batch = index_batch_new();
+
+	index_batch_drop_tag(batch, "b");
+	index_batch_put_tag(batch, &(struct index_tag){ .name = name, .digest = digest, .uid = uid });
+	index_submit(cache.index, batch, NULL, NULL);
+}
+
+/* As flipped bits leave them: other names, owners, digests. */
+static void damage_rows(void)
+{
+	put_behind("c", absent_digest(2), 7);
+	put_behind("a", absent_digest(1), 23);
+	put_behind("d", absent_digest(4), 7);
+}
+
+START_TEST(a_tag_of_another_name_or_owner_is_again_what_the_file_has)
+{
+	start_cache();
+	set("a", absent_digest(1));
+	set("b", absent_digest(2));
+	set("d", absent_digest(3));
+	run_until_idle();
+	damage_rows();
+	for (unsigned i = 0; i < 2; i++) { /* once from the file, once from the index */
+		restart_cache();
+		ck_assert_uint_eq(tags_n(cache.tags), 3);
+		ck_assert_str_eq(tags_at(cache.tags, 1).name, "b");
+		ck_assert_uint_eq(tags_at(cache.tags, 0).uid, 7);
+		ck_assert_uint_eq(find("d")->size, absent_digest(3).size);
+		ck_assert_int_eq(compare_file(true), i ? TAGS_DIFFERED : 0);
+		write_file("");
+	}
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_file_whose_sum_is_wrong_or_that_has_none_settles_nothing)
+{
+	char *text;
+
+	start_cache();
+	set("a", absent_digest(1));
+	run_until_idle();
+	damage_rows();
+	text = read_file();
+	text[3] ^= 1;
+	write_file(text);
+	restart_cache();
+	ck_assert_str_eq(tags_at(cache.tags, 1).name, "c");
+	ck_assert_int_eq(compare_file(true), TAGS_DIFFERED);
+	text = read_file();
+	*strstr(text, "sum ") = '\0';
+	write_file(text);
+	ck_assert_int_eq(compare_file(false), 0); /* as an earlier version wrote it */
+	put_behind("a", absent_digest(1), 24);
+	restart_cache();
+	ck_assert_uint_eq(tags_at(cache.tags, 0).uid, 24);
+	stop_cache();
+}
+END_TEST
+
+START_TEST(a_file_that_is_behind_makes_no_clean_stop)
+{
+	start_cache();
+	(void)store_text("else the store is empty, and clean", BLOB_PLAIN);
+	set("a", absent_digest(1));
+	run_until_idle();
+	ck_assert_int_eq(mkdirat(cache.store_fd, "tags.new", 0755), 0);
+	set("b", absent_digest(2));
+	run_until_idle();
+	ck_assert(tags_file_is_behind(cache.tags));
+	cache_stop(&cache);
+	run_until_idle();
+	close_cache();
+	open_cache(); /* which reads nothing yet */
+	ck_assert_int_eq(unlinkat(cache.store_fd, "tags.new", AT_REMOVEDIR), 0);
+	load_cache();
+	run_until_idle();
+	ck_assert(!cache.was_clean);
+	ck_assert_uint_eq(tags_n(cache.tags), 2);
+	ck_assert_int_eq(compare_file(false), 0);
+	stop_cache();
+}
+END_TEST
+
 START_TEST(a_kill_between_index_and_file_is_made_good_at_the_next_start)
 {
 	start_cache();
@@ -505,4 +594,7 @@ UNIT_MAIN("tags", tag_names_are_1_to_255_of_the_allowed_bytes, tag_names_begin_w
 	  a_file_that_is_another_is_noticed_and_mended_if_asked,
 	  a_file_is_compared_when_all_changes_are_in_it,
 	  a_tag_whose_row_was_damaged_names_again_what_the_file_has,
+	  a_tag_of_another_name_or_owner_is_again_what_the_file_has,
+	  a_file_whose_sum_is_wrong_or_that_has_none_settles_nothing,
+	  a_file_that_is_behind_makes_no_clean_stop,
 	  a_kill_between_index_and_file_is_made_good_at_the_next_start)
