@@ -7,6 +7,7 @@
 #include "common/alloc.h"
 
 enum {
+	USER_PUTS_MAX = 1000,
 	FORGET_STEP = 64, /* entries forgotten between two looks at the clock */
 };
 
@@ -55,6 +56,7 @@ static bool forget_step(struct slice *slice)
 	struct put *put = CONTAINER_OF(slice, struct put, slice);
 
 	for (unsigned i = 0; i < FORGET_STEP && put->entries.n; i++) {
+		put->user->n_put_entries--;
 		forget_entry(put, put_entry(put, put->entries.n - 1));
 		blocks_pop(&put->entries);
 	}
@@ -64,6 +66,7 @@ static bool forget_step(struct slice *slice)
 	blocks_fini(&put->entries);
 	blocks_fini(&put->directories);
 	pool_queue_free(put->queue);
+	put->user->n_puts--;
 	user_put(put->user);
 	free(put);
 	return false;
@@ -160,6 +163,15 @@ static const struct wire_field put_fields[] = {
 
 /* ---- begin, commit, abort ---- */
 
+static int check_puts(const struct user *user, struct err *err)
+{
+	if (user->n_puts < USER_PUTS_MAX)
+		return 0;
+	return err_set(err, ERR_RESOURCE_EXHAUSTED,
+		       "put: user %u has begun %zu, and may have no more at a time", (unsigned)user->uid,
+		       user->n_puts);
+}
+
 static void start_begin(struct request *request, const struct put_params *params)
 {
 	struct put *put = xcalloc(1, sizeof(*put));
@@ -171,6 +183,7 @@ static void start_begin(struct request *request, const struct put_params *params
 	put->queue = request_queue_new(request);
 	put->number = session->n_numbered++;
 	put->user = user_ref(request->user);
+	put->user->n_puts++;
 	put->refs = 1;
 	(void)blocks_add(&put->directories, sizeof(size_t)); /* the root has no entry */
 	put->expected = params->bytes;
@@ -314,10 +327,10 @@ void put_start(struct request *request)
 	struct err err = { 0 };
 
 	if (wire_decode(request->params, put_fields, N_ELEMENTS(put_fields), &params, "put", &err) == 0) {
-		if (wire_is(&params.step, "begin"))
-			start_begin(request, &params);
-		else
+		if (!wire_is(&params.step, "begin"))
 			start_step(request, &params, &err);
+		else if (check_puts(request->user, &err) == 0)
+			start_begin(request, &params);
 	}
 	if (err.set)
 		request_fail(request, &err);

@@ -8,8 +8,9 @@
 #include "common/alloc.h"
 
 enum {
-	READ_HERE = 512, /* entries read at once: what comes with 253 descriptors has hardly more */
-	READ_STEP = 32,  /* of more than that, between two looks at the clock */
+	READ_HERE = 512,     /* entries read at once: what comes with 253 descriptors has hardly more */
+	READ_STEP = 32,      /* of more than that, between two looks at the clock */
+	USER_PUTS_LARGE = 2, /* the largest puts of one user: there are smaller ones, but no more entries */
 };
 
 /* One `entries` request. */
@@ -54,6 +55,11 @@ static int check_place(const struct put *put, const struct wire_entry *wire, str
 			       (int)wire->name.len % 4096, wire->name.data ? wire->name.data : "");
 	if (put->entries.n >= put->cache->config.limits.files)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "more than %zu entries", put->entries.n);
+	if (put->user->n_put_entries >= USER_PUTS_LARGE * put->cache->config.limits.files)
+		return err_set(
+			err, ERR_RESOURCE_EXHAUSTED,
+			"user %u has %zu entries in puts that have begun, and may have no more at a time",
+			(unsigned)put->user->uid, put->user->n_put_entries);
 	return 0;
 }
 
@@ -94,6 +100,7 @@ static int add_entry(struct put *put, const struct wire_entry *wire, struct err 
 	if (wire->name.data)
 		entry.name = xmemdupz(wire->name.data, wire->name.len);
 	*(struct put_entry *)blocks_add(&put->entries, sizeof(entry)) = entry;
+	put->user->n_put_entries++;
 	return 0;
 }
 

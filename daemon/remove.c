@@ -27,6 +27,7 @@ struct removal {
 	struct mount *mount;
 	int store_fd;
 	struct identity *identity; /* a reference: it outlives the request */
+	struct user *user;         /* the same */
 	struct target target;      /* folder, name */
 	char hidden[STAGING_NAME_SIZE];
 	struct rmtree_inode inode; /* of what was looked at, and is to be removed */
@@ -43,6 +44,7 @@ static void removal_free(struct removal *removal)
 {
 	pool_queue_free(removal->queue);
 	identity_put(removal->identity);
+	user_put(removal->user);
 	free(removal);
 }
 
@@ -190,6 +192,7 @@ static void delete_done(struct job *job)
 	if (removal->r < 0)
 		log_warning("removing '%s', now '%s': %s%s", removal->target.name, removal->hidden,
 			    removal->err.text, removal->r == -ESTALE ? "" : "; the next start tries again");
+	user_settle_fds(removal->user, 1);
 	removal_free(removal);
 }
 
@@ -202,6 +205,7 @@ static void hide_done(struct job *job)
 		removal_free(removal);
 		return;
 	}
+	user_promise_fd(removal->user); /* the folder's, which is the request's no longer */
 	request_ok(removal->request);
 	removal->delete = (struct job){ .run = delete_run, .done = delete_done };
 	pool_submit(removal->queue, &removal->delete);
@@ -221,6 +225,7 @@ static void on_place(struct request *request, int r, const struct place *place, 
 	removal->mount = cache->mount;
 	removal->store_fd = cache->store_fd;
 	removal->identity = identity_get(request->identity);
+	removal->user = user_ref(request->user);
 	removal->request = request;
 	removal->queue = request_queue_new(request);
 	if (target_init(&removal->target, cache->staging, place->folder, place->name.data, place->name.len,

@@ -50,9 +50,10 @@ struct user {
 	size_t refs;
 	size_t n_connections, n_requests, n_fds;
 	size_t n_large;     /* messages in large buffers: see inbox.h */
-	size_t n_given_fds; /* those of answers, promised or not known to have been taken */
-	size_t bytes;       /* of requests that are open, and of answers not taken */
-	bool is_full;       /* bytes reached the limit, and did not fall to half of it since */
+	size_t n_given_fds; /* of answers, promised or not known to have been taken; of removals that go on */
+	size_t n_puts, n_put_entries; /* of puts that have begun */
+	size_t bytes;                 /* of requests that are open, and of answers not taken */
+	bool is_full;                 /* bytes reached the limit, and did not fall to half of it since */
 
 	struct list starved; /* connections that wait until it, or everybody, has less of all that */
 

@@ -14,6 +14,7 @@ from users import User, can_run_programs
 
 ALICE = User("alice", 12001)
 BOB = User("bob", 12002)
+MOST_FILES = 100
 
 
 def refusal(client, method, params=None, fds=()):
@@ -73,6 +74,19 @@ def leases(story):
             digest = store(client, b"lease %d" % i)
             seen.append(refusal(client, "materialize", {"digest": digest, "name": b"%d" % i, "lease": 3600}, [folder]))
         return seen
+
+
+def puts(story):
+    """One more than may have begun, and entries in all of them."""
+    with Client(story.socket) as client:
+        for _ in range(1000):
+            client.call("put", {"step": "begin"})
+        one_more = refusal(client, "put", {"step": "begin"})
+        client.call("put", {"step": "abort", "put": 999})
+        again = story.eventually(10, lambda: refusal(client, "put", {"step": "begin"})[0] == "answered")
+        entries = [{"type": "symlink", "name": b"%d" % i, "target": b"t"} for i in range(MOST_FILES)]
+        filled = [refusal(client, "put", {"step": "entries", "put": i, "entries": entries}) for i in range(3)]
+        return one_more, again, filled
 
 
 def requests(story):
@@ -159,6 +173,13 @@ def tell(story):
         with Client(story.socket) as client:
             return refusal(client, "tag", {"name": "bob", "digest": store(client, b"bob's", "bob0")})[0]
     story.check_is("another user has tags of his own", BOB.does(bob), "answered")
+    one_more, again, filled = ALICE.does(puts, story)
+    story.check("a put too many does not begin", one_more[0] == "resource_exhausted" and "1000" in one_more[1], one_more)
+    story.check("but when another has ended", again)
+    story.check_is("two puts may be as large as a put may be", [word for word, _ in filled[:2]], ["answered"] * 2)
+    story.check("and then there are entries enough", filled[2][0] == "resource_exhausted" and "puts that have begun" in filled[2][1],
+                filled[2])
+    story.check_is("which bounds nobody else", BOB.does(bob), "answered")
     codes = ALICE.does(requests, story)
     story.check("requests beyond the limit are refused, by its name", ("resource_exhausted", True) in codes, codes)
     story.check("and the others answered", "answered" in codes, codes)
@@ -178,7 +199,7 @@ def main():
             skip_story("other users cannot run the programs")
         ALICE.folder(story.dir, "alice")
         story.start_daemon("--socket-mode", "0666", "--max-user-connections", "5", "--max-user-requests", "40",
-                           "--max-user-descriptors", "500", "--max-user-tags", "3", "--max-user-leases", "2")
+                           "--max-user-descriptors", "500", "--max-user-tags", "3", "--max-user-leases", "2", "--max-tree-files", str(MOST_FILES))
         ready_client(story.socket).close()
         tell(story)
 

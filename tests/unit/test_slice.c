@@ -131,6 +131,28 @@ START_TEST(slices_take_turns)
 }
 END_TEST
 
+START_TEST(who_has_many_slices_has_no_more_turns)
+{
+	struct work many[9] = { 0 }, one = { .n = 0 };
+	struct taker taker;
+
+	setup();
+	taker_init(&taker);
+	for (int i = 0; i < 9; i++) {
+		slice_init_of(&many[i].slice, step, &taker);
+		many[i].max = 100;
+		slice_start(slicer, &many[i].slice);
+	}
+	one.spin_ns = SLICE_NS; /* so that each is the last of a turn of the loop */
+	begin(&one, 20);
+	while (one.n < 20)
+		ck_assert_int_eq(event_base_loop(base, EVLOOP_ONCE), 0);
+	for (int i = 0; i < 9; i++)
+		ck_assert_uint_le(many[i].n, 3);
+	teardown();
+}
+END_TEST
+
 static void on_event(evutil_socket_t fd, short what, void *n)
 {
 	(void)fd;
@@ -159,4 +181,5 @@ END_TEST
 UNIT_MAIN("slice", a_slice_runs_from_the_next_turn_on_and_until_it_says_no_more,
 	  starting_twice_is_starting_once,
 	  a_slice_started_from_within_its_own_step_runs_once_more_and_the_list_stays_whole,
-	  a_slice_can_start_another, slices_take_turns, the_loop_serves_its_other_events_between_turns)
+	  a_slice_can_start_another, slices_take_turns, who_has_many_slices_has_no_more_turns,
+	  the_loop_serves_its_other_events_between_turns)
