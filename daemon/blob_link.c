@@ -12,16 +12,23 @@ void blob_store_keep_folders(struct blob_store *store)
 	store->keeps_folders = true;
 }
 
+/* The fan-out folder of a name, and never one that a symlink in its place leads to. */
+static int open_folder(const struct blob_store *store, enum blob_kind kind, const struct blob_name *name)
+{
+	const char folder[3] = { name->text[0], name->text[1], '\0' };
+
+	return disk_openat(store->kind_fds[kind], folder, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
 /* Return: a descriptor of the fan-out folder, the store's; or -1 where none is kept. */
 static int kept_folder(struct blob_store *store, enum blob_kind kind, const struct blob_name *name,
 		       uint8_t byte)
 {
-	const char folder[3] = { name->text[0], name->text[1], '\0' };
 	int fd = atomic_load_explicit(&store->folders[kind][byte], memory_order_acquire), others = -1;
 
 	if (fd >= 0 || !store->keeps_folders)
 		return fd;
-	fd = disk_openat(store->kind_fds[kind], folder, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+	fd = open_folder(store, kind, name);
 	if (fd < 0)
 		return -1;
 	if (atomic_compare_exchange_strong(&store->folders[kind][byte], &others, fd))
@@ -76,19 +83,22 @@ int blob_link(struct blob_store *store, const struct digest *digest, enum blob_k
 	      const char *name, int *why, struct err *err)
 {
 	const struct where to = { dirfd, name };
+	struct where there;
+	AUTO_CLOSE int opened = -1;
 	struct blob_name from;
-	int folder, r = -ENOENT;
+	int r = -ENOENT;
 
 	blob_print_name(digest->hash, &from);
-	folder = kept_folder(store, kind, &from, digest->hash[0]);
-	if (folder >= 0)
-		r = look_and_link(store, digest, kind,
-				  (struct where){ folder, from.text + sizeof("ab/") - 1 }, to);
-	/* Nor is it there by its path? Somebody may have put another folder in the place of the one we keep.
-	 */
-	if (r == -ENOENT)
-		r = look_and_link(store, digest, kind, (struct where){ store->kind_fds[kind], from.text },
-				  to);
+	there = (struct where){ kept_folder(store, kind, &from, digest->hash[0]),
+				from.text + sizeof("ab/") - 1 };
+	if (there.dirfd >= 0)
+		r = look_and_link(store, digest, kind, there, to);
+	/* Somebody may have put another folder in the place of the one we keep. */
+	if (r == -ENOENT) {
+		there.dirfd = r = opened = open_folder(store, kind, &from);
+		if (opened >= 0)
+			r = look_and_link(store, digest, kind, there, to);
+	}
 	if (r < 0)
 		r = explain(store, digest, kind, r, why);
 	return r < 0 ? err_errno(err, r, "linking '%s' to blob %s", name, DIGEST_TEXT(digest)) : r;

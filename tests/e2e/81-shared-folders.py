@@ -16,6 +16,7 @@ PROJECT = 13000  # a group
 DAEMON = User("daemon", 12000)
 ALICE = User("alice", 12001, PROJECT)
 BOB = User("bob", 12002)
+CAROL = User("carol", 12003, *range(20000, 20300))  # more groups than a record has
 ROOT = User("root", 0)
 CAPS = "+setuid,+setgid,+fowner"
 N_FILES = 4000
@@ -63,14 +64,14 @@ def call(story, method, params):
     def calls():
         with Client(story.socket) as client:
             client.call(method, params, [os.open(story.shared, os.O_PATH | os.O_DIRECTORY)])
-    ALICE.does(calls)
+    story.client.does(calls)
 
 
 def ask(story, method, params):
-    """A request of alice's whose answer nobody awaits; its process's end cancels it."""
+    """A request of the client's whose answer nobody awaits; its process's end cancels it."""
     pid = os.fork()
     if pid == 0:
-        ALICE.become()
+        story.client.become()
         client = Client(story.socket)
         client.request(method, params, [os.open(story.shared, os.O_PATH | os.O_DIRECTORY)])
         signal.pause()
@@ -169,6 +170,33 @@ def attack(story, claim, method, params, is_killed):
     clear_up(story)
 
 
+def many_groups(story):
+    """The folder is open to the last of them alone: to make the tree it is enough, not to sweep what a kill left."""
+    story.client = CAROL
+    story.shared = BOB.folder(os.path.dirname(story.store), "groups", mode=0o2770, group=CAROL.groups[-1])
+    materialize = {"digest": story.tree, "name": b"t"}
+    call(story, "materialize", materialize)
+    story.check_is("a client acts with all groups that it has", os.stat(story.shared + "/t").st_uid, CAROL.uid)
+    call(story, "remove", {"name": b"t"})
+    story.check("and removes with them", story.eventually(20, lambda: not os.listdir(story.shared)))
+    hidden, pid = catch(story, "materialize", materialize)
+    end(pid)
+    story.kill_daemon()
+    start(story)
+    story.check("what needs a group that is not recorded is left by a sweep, and told",
+                story.eventually(20, lambda: "opening '%s': Permission denied" % story.shared in logged(story)), logged(story))
+    story.check("it is there", is_filled(story, hidden))
+    os.chmod(story.shared, 0o2777)
+    story.stop_daemon()
+    start(story)
+    story.check("a later start deletes it when it may", story.eventually(20, lambda: not os.listdir(story.shared)))
+
+
+def logged(story):
+    with open(story.log, errors="replace") as log:
+        return log.read()
+
+
 def main():
     if os.geteuid() != 0:
         skip_story("only root has other users")
@@ -179,6 +207,7 @@ def main():
         base = DAEMON.folder(story.dir, "daemon")
         story.store, story.socket = base + "/store", base + "/s"
         story.shared = BOB.folder(base, "shared", mode=0o2775, group=PROJECT)
+        story.client = ALICE
         story.n_renamed = 0
         start(story)
         story.tree = put_tree(story)
@@ -187,8 +216,8 @@ def main():
         attack(story, "a tree that is cut off by a kill", "materialize", materialize, True)
         attack(story, "a removal", "remove", {"name": b"t"}, False)
         attack(story, "a removal that is cut off by a kill", "remove", {"name": b"t"}, True)
-        with open(story.log, errors="replace") as log:
-            story.check_is("what is left is told in the log", log.read().count("another directory"), 4 - story.n_renamed)
+        story.check_is("what is left is told in the log", logged(story).count("another directory"), 4 - story.n_renamed)
+        many_groups(story)
 
 
 main()

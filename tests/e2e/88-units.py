@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 
+import image
 import sandbox
 from rpc import Client, outcome, ready_client
 from story import Story
@@ -68,8 +69,8 @@ def status_of(pid):
         return dict(line.rstrip("\n").split(":\t", 1) for line in status)
 
 
-def start(story, kind):
-    base = os.path.join(story.dir, kind)
+def start(story, kind, top=None):
+    base = os.path.join(top or story.dir, kind)
     os.mkdir(base)
     os.chown(base, DAEMON.uid, DAEMON.gid)
     story.store = os.path.join(base, "store")
@@ -151,6 +152,21 @@ def works_in_the_sandbox(story, kind, client):
     check("nor at that end", story.stop_daemon() == 0)
 
 
+def reflinks_in_the_sandbox(story):
+    """FICLONE is an ioctl: the filter could take it away, and the daemon would copy without a word."""
+    xfs = image.mount_image(story, "xfs", 400 << 20, "xfs", "-m", "reflink=1")
+    if not xfs:
+        story.skip("files are reflinked in the sandbox", "no XFS can be made and mounted here")
+        return
+    os.chmod(xfs, 0o755)
+    start(story, "system", xfs)
+    said = ALICE.does(all_the_work, story.socket, ALICE.folder(xfs, "target"))
+    reflinked = said["reflink"]
+    story.check("files are reflinked in the sandbox", not isinstance(reflinked, str) and
+                (reflinked["files_reflinked"], reflinked["files_copied"]) == (3, 0), said)
+    story.check("by no call that is outside of the filter", story.stop_daemon() == 0)
+
+
 def fails_in_the_sandbox(story, unit):
     """The sandbox of the test is one: else the daemon's work in it would say nothing."""
     def run(code):
@@ -163,6 +179,7 @@ def fails_in_the_sandbox(story, unit):
     story.check_is("a call that the filter does not have ends the process", run("import os; os.chown('/', -1, -1)").returncode, -31)
 
 
+image.own_mounts()
 with Story() as story:
     options_of_the_units(story)
     what_systemd_says(story)
@@ -178,3 +195,4 @@ with Story() as story:
         fails_in_the_sandbox(story, sandbox.read_unit(unit_path("system", "dircached.service")))
         works_in_the_sandbox(story, "system", ALICE)
         works_in_the_sandbox(story, "user", DAEMON)
+        reflinks_in_the_sandbox(story)

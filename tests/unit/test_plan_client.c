@@ -86,10 +86,12 @@ int disk_ftruncate(int fd, off_t size);
 #undef disk_futimens
 #undef disk_ftruncate
 
-/* One that only opens may be the daemon's look at a blob, between two links. */
+/* One that only opens may be the daemon's look at a blob, or its way to the blob's folder, between two links.
+ */
 int disk_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
-	if (flags & (O_CREAT | O_TRUNC | __O_TMPFILE))
+	if (flags & (O_CREAT | O_TRUNC | __O_TMPFILE) &&
+	    !(flags & O_PATH)) /* the last has O_DIRECTORY in it */
 		look(false);
 	return real_openat(dirfd, path, flags, mode);
 }
