@@ -124,24 +124,19 @@ class Tale:
                 return "faults after it was made anew: %r" % found["faults"][:3]
             if mended["repaired_total"] != mended["faults_total"] or again["faults_total"]:
                 return "not repaired: %r; %r" % (mended["faults"][:3], again["faults"][:3])
-        problem = self.lost(found)
+        problem = self.lost()
         if problem:
             return "%s; found before: %r" % (problem, found["faults"][:3])
         if story.stop_daemon() != 0:
             return "no clean stop"
         # What it is now must do for a start, too.
         story.start_daemon()
-        problem = self.lost(found)
+        problem = self.lost()
         if story.stop_daemon() != 0:
             return "no second clean stop"
         return problem and "after another start: " + problem
 
-    def is_told(self, tags, found):
-        """Is it one tag that has another name now, which its row alone tells? Then the file of tags is another."""
-        digests = [line.split()[1] for line in tags]
-        return len(tags) == 2 and digests[0] == digests[1] and "tags_file" in [fault["kind"] for fault in found["faults"]]
-
-    def lost(self, found):
+    def lost(self):
         """What is not as it was of what the store is for."""
         try:
             with ready_client(self.story.socket) as client:
@@ -152,7 +147,7 @@ class Tale:
         except RpcError as error:
             return str(error)
         tags = set(self.must("tags").splitlines()) ^ set(self.tags.splitlines())
-        if tags and not self.is_told(tags, found):
+        if tags:
             return "tags: %r" % tags
         if self.files() != self.blobs:
             return "blobs: %r" % (set(self.files().items()) ^ set(self.blobs.items()))
