@@ -36,6 +36,8 @@ RESTART_STEP = 4 if ALL else 10  # of the faults after which a restart has to fi
 CODES = {"EIO": "internal", "ENOSPC": "no_space", "EMFILE": "resource_exhausted", "ENOMEM": "resource_exhausted"}
 # SQLite tries for reading what it could not open for writing, and forgets why.
 OPENED_FOR_READING = ["for reading alone", "readonly database", "unable to open database file"]
+# What a start could not look at it tells of, and leaves to the next one; until then `verify` finds it, too.
+LEFT_TO_NEXT_START = re.compile(" warning: comparing (files with their digests|the index with the files)")
 FEWEST_CALLS, MOST_CALLS = 5, 5000
 DENSE, FAR = 200, 7  # behind so many calls come folders, one like the other: every seventh call is enough
 RUNS_WITHOUT = 2  # meet no fault before all calls were tried: one run makes a call more than another
@@ -203,6 +205,11 @@ class Sweep:
         self.start()
         return ["after a restart: " + line for line in self.look()]
 
+    def leaves_work_since(self, begin):
+        with open(self.story.log, errors="replace") as log:
+            log.seek(begin)
+            return bool(LEFT_TO_NEXT_START.search(log.read()))
+
     def judge(self, error, name):
         """What is not clear about an error?"""
         if name == "EINTR":
@@ -232,6 +239,7 @@ class Sweep:
 
     def fail_one(self, n, name, prepare, do):
         """Return: what was wrong, and the call that failed or None."""
+        begin = os.path.getsize(self.story.log)
         raised, call = self.under_fault(n, getattr(errno, name), prepare, do)
         wrong = []
         if isinstance(raised, (RpcError, Ended)):
@@ -243,8 +251,11 @@ class Sweep:
             self.story.daemon = None
         if not self.story.daemon:
             self.start()
-        wrong += self.look() + self.look_at_descriptors()
-        if wrong or not call or n % RESTART_STEP == 0:
+        seen = self.look()
+        is_left = bool(seen) and self.leaves_work_since(begin)
+        wrong += [line for line in seen if not (is_left and line.startswith("verify: "))]
+        wrong += self.look_at_descriptors()
+        if is_left or wrong or not call or n % RESTART_STEP == 0:
             wrong += self.look_after_restart()
         return wrong, call
 
