@@ -28,8 +28,10 @@ static void print(const struct dircache_verify *verify, bool repair)
 		print_fault(&verify->faults[i], repair);
 	if (verify->n_faults < verify->faults_total)
 		printf("and %" PRIu64 " faults more\n", verify->faults_total - verify->n_faults);
-	printf("verified %" PRIu64 " files of %s, %" PRIu64 " trees, %" PRIu64 " tags: %" PRIu64 " faults",
-	       verify->files, SIZE_TEXT(verify->bytes), verify->trees, verify->tags, verify->faults_total);
+	printf("verified %" PRIu64 " files of %s with %" PRIu64 " links, %" PRIu64 " trees, %" PRIu64
+	       " tags: %" PRIu64 " faults",
+	       verify->files, SIZE_TEXT(verify->bytes), verify->links, verify->trees, verify->tags,
+	       verify->faults_total);
 	if (repair && verify->faults_total)
 		printf(", %" PRIu64 " repaired", verify->repaired_total);
 	putchar('\n');

@@ -388,6 +388,7 @@ struct dircache_verify {
 	size_t n_faults; /* of those that are named: up to 1,000 */
 	uint64_t faults_total, repaired_total;
 	uint64_t files, bytes; /* files of the store that were hashed */
+	uint64_t links;        /* that lead to them from elsewhere, in trees that were materialized */
 	uint64_t trees, tags;  /* that were looked at */
 };
 

@@ -58,6 +58,7 @@ static int take_answer(struct dircache *dc, struct dircache_verify *verify, stru
 		  0 },
 		{ "files", WIRE_UINT, true, offsetof(struct verify_answer, verify.files), 0 },
 		{ "bytes", WIRE_UINT, true, offsetof(struct verify_answer, verify.bytes), 0 },
+		{ "links", WIRE_UINT, true, offsetof(struct verify_answer, verify.links), 0 },
 		{ "trees", WIRE_UINT, true, offsetof(struct verify_answer, verify.trees), 0 },
 		{ "tags", WIRE_UINT, true, offsetof(struct verify_answer, verify.tags), 0 },
 	};

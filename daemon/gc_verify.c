@@ -48,7 +48,7 @@ static void answer(struct verifying *verifying)
 	const struct verify_call *call = &verifying->call;
 	struct wire_out *out = request_reply(verifying->request);
 
-	wire_map(out, 7);
+	wire_map(out, 8);
 	wire_text(out, "faults");
 	wire_array(out, call->n_listed);
 	for (size_t i = 0; i < call->n_listed; i++)
@@ -57,6 +57,7 @@ static void answer(struct verifying *verifying)
 	wire_put_uint(out, "repaired_total", call->n_repaired);
 	wire_put_uint(out, "files", call->files);
 	wire_put_uint(out, "bytes", call->bytes);
+	wire_put_uint(out, "links", call->links);
 	wire_put_uint(out, "trees", call->trees);
 	wire_put_uint(out, "tags", call->tags);
 	request_send(verifying->request);

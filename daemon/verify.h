@@ -113,6 +113,7 @@ struct verify_call {
 	uint64_t n_faults, n_repaired;
 	uint64_t files, files_total; /* inodes that were hashed, and those there are */
 	uint64_t bytes, bytes_total;
+	uint64_t links;       /* that lead to these inodes besides their names in the store */
 	uint64_t trees, tags; /* that were looked at */
 	int r;                /* 0; or negative with err: it could not go on, or was cancelled */
 	struct err err;

@@ -193,6 +193,13 @@ static int judge(struct verify *verify, int r, const struct blob_exam *exam)
 	return is_allocated_wrong(verify, entry, exam) ? (int)VERIFY_ALLOCATED : -1;
 }
 
+/* One of its links is its name in the store; all others were handed out. */
+static void note_file(struct verify *verify, const struct stat *st)
+{
+	verify->call->files++;
+	verify->call->links += S_ISREG(st->st_mode) ? (uint64_t)st->st_nlink - 1 : 0;
+}
+
 static void examined(struct verify *verify)
 {
 	struct verify_look *look = &verify->look;
@@ -204,7 +211,8 @@ static void examined(struct verify *verify)
 
 		if (judge(verify, look->seen[i].r, exam) >= 0)
 			suspect(&verify->suspects, &exam->digest, exam->kind);
-		verify->call->files += look->seen[i].r == 0;
+		if (look->seen[i].r == 0)
+			note_file(verify, &exam->st);
 	}
 	verify_go_on(verify);
 }

@@ -169,6 +169,22 @@ if os.getuid() == 0:
     CHANGES.append(("another owner", lambda path: os.chown(path, 65534, 65534), "owner"))
 
 
+def links_are_counted(tale):
+    """Links that were handed out are told; names in the store are none of them, nor are copies."""
+    story = tale.story
+    tree = tale.put_tree({"one": b"counted", "two": b"counted", "run*": b"counted"})
+    targets = [tale.fresh() for _ in range(2)]
+    for target in targets:
+        tale.must("materialize", tree, target)
+    tale.must("materialize", "--mode", "copy", tree, tale.fresh())
+    story.check_is("links that lead to files of the store are counted", tale.verify()["links"], 6)
+    shutil.rmtree(targets[0])
+    os.unlink(targets[1] + "/run")
+    story.check_is("those that are there still", tale.verify()["links"], 2)
+    shutil.rmtree(targets[1])
+    story.check_is("and none is left when the trees are gone", tale.verify()["links"], 0)
+
+
 def one_kind_is_wrong(tale):
     """The bytes are there in both kinds: one heals the other."""
     story = tale.story
@@ -529,6 +545,7 @@ def main():
         story.check("without a daemon there is nobody to ask", tale.run("verify", status=NO_DAEMON), tale.said)
         tale.start()
         tale.is_clean("an empty store is clean")
+        links_are_counted(tale)
         one_kind_is_wrong(tale)
         all_is_wrong(tale)
         a_directory_is_wrong(tale)
