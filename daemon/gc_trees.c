@@ -223,6 +223,10 @@ static void sort_done(struct job *job)
 
 static void sort(struct listing *listing)
 {
+	if (!listing->own.n) {
+		begin_sizes(listing);
+		return;
+	}
 	listing->phase = SORTING;
 	listing->own.job = (struct job){ .run = sort_run, .done = sort_done };
 	pool_submit(listing->request->cache->chores, &listing->own.job);
