@@ -370,7 +370,7 @@ static void on_cancel(struct request *request)
 	struct listing *listing = request->ctx;
 
 	listing->cancelled = true;
-	if (listing->phase != NEXT)
+	if (listing->phase != SKIPPING && listing->phase != PICKING)
 		return;
 	list_remove(&listing->slice.link); /* perhaps it waits for trees to be read */
 	slice_start(request->cache->slicer, &listing->slice);
