@@ -413,6 +413,8 @@ static void check_refused(const struct image before[IMAGES])
 	free_images(after);
 }
 
+/* Where the first `verify` found nothing, a second one would be the same; they are most of what an input
+ * costs. */
 static void check_started(void)
 {
 	struct client client;
@@ -424,8 +426,10 @@ static void check_started(void)
 	client_must_succeed(&client);
 	call(&client, "verify", "repair");
 	client_must_succeed(&client);
-	call(&client, "verify", NULL);
-	client_must_succeed(&client);
+	if (client.value > 0) {
+		call(&client, "verify", NULL);
+		client_must_succeed(&client);
+	}
 	assert(client.value == 0);
 	hang_up(&client);
 	world_stop();
