@@ -113,11 +113,13 @@ static struct index_row memory_at(const struct verify *verify, enum index_table 
 
 /* ---- comparing ---- */
 
-/* Times of use are written later, and of blobs not all: an earlier one is right. */
+/* Times of use are written later, and of blobs not all: an earlier one is right. That a blob is the next to
+ * go, being of no use (0), is not written at all. */
 static bool is_same_blob(const struct index_blob *now, const struct index_blob *row)
 {
 	return digest_equal(&now->digest, &row->digest) && now->kinds == row->kinds &&
-	       memcmp(now->allocated, row->allocated, sizeof(row->allocated)) == 0 && row->used <= now->used;
+	       memcmp(now->allocated, row->allocated, sizeof(row->allocated)) == 0 &&
+	       (!now->used || row->used <= now->used);
 }
 
 static bool is_same_tree(const struct index_tree *now, const struct index_tree *row)

@@ -24,6 +24,7 @@ try:
     import msgpack  # noqa: F401
 except ImportError:
     skip_story("no msgpack for Python (Debian: python3-msgpack)")
+import forest as forests  # noqa: E402
 from rpc import Client, outcome  # noqa: E402
 
 CLEAN, WRONG, NO_DAEMON = 0, 1, 4  # exit statuses
@@ -183,6 +184,17 @@ def links_are_counted(tale):
     story.check_is("those that are there still", tale.verify()["links"], 2)
     shutil.rmtree(targets[1])
     story.check_is("and none is left when the trees are gone", tale.verify()["links"], 0)
+
+
+def put_that_was_given_up(tale):
+    """What a put brought in that came to nothing is of no use to anybody, and no fault."""
+    (entry, content), = forests.entries_of(forests.grove(forests.Content("given up", 5000)))
+    with Client(tale.story.socket) as client:
+        put = client.call("put", {"step": "begin"})["put"]
+        client.wait(forests.send_batch(client, put, [{**entry, "fd": 0}], [content]))
+        client.call("put", {"step": "abort", "put": put})
+        tale.story.eventually(20, lambda: client.call("stats")["requests_active"] == 1)
+    tale.is_clean("what a put brought that was given up is no fault")
 
 
 def one_kind_is_wrong(tale):
@@ -546,6 +558,7 @@ def main():
         tale.start()
         tale.is_clean("an empty store is clean")
         links_are_counted(tale)
+        put_that_was_given_up(tale)
         one_kind_is_wrong(tale)
         all_is_wrong(tale)
         a_directory_is_wrong(tale)

@@ -55,6 +55,7 @@ def what_systemd_says(story):
         # What is not installed here is not to be missed.
         text = re.sub(r"^ExecStart=\S+", "ExecStart=" + shutil.which("dircached"), unit.read(), flags=re.MULTILINE)
         copy.write(re.sub(r"^Documentation=.*\n", "", text, flags=re.MULTILINE))
+    os.chmod(path, 0o644)  # whatever our umask is: systemd minds
     ran = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True)
     said = [line for line in ran.stderr.splitlines() if "dircached" in line]
     story.check(claims[0], not said and ran.returncode == 0, ran.stderr)

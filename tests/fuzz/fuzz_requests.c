@@ -61,6 +61,16 @@ static void act_shut_down(struct client *client, struct input *input)
 	client->is_wild = true;
 }
 
+/* Is it a whole message, within the limits? Of another the daemon takes leave. */
+static bool is_message(const struct wire_out *message)
+{
+	struct wire_scanner scanner;
+
+	wire_scanner_init(&scanner, &wire_default_limits);
+	return wire_scanner_feed(&scanner, message->data, message->len, NULL) == WIRE_WHOLE &&
+	       scanner.offset == message->len;
+}
+
 static void send_request(struct client *client, struct input *input, size_t part, size_t whole)
 {
 	struct wire_out message = { 0 };
@@ -69,6 +79,7 @@ static void send_request(struct client *client, struct input *input, size_t part
 
 	input_request(input, &message, client->last_id + 1, &fds);
 	len = message.len * part / whole;
+	client->is_wild |= !is_message(&message);
 	if (len && client_send(client, message.data, len, fds.fds, fds.n) && len == message.len) {
 		client->last_id++;
 		client->n_asked++;
