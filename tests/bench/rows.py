@@ -330,12 +330,11 @@ def small_warm(bench):
 
     result = calls(bench.daemon, put(bench.daemon), bench.options.calls)
     ours, bare = result["dircache"], result["bare"]
-    ratio_goal = WARM_GOAL_US / WARM_BARE_US
-    yield Row("10 files, warm connection: p50", ours["p50"], bare["p50"], unit="µs", goal="under 250 µs",
-              met=ours["p50"] < WARM_GOAL_US, note="of %d calls" % result["calls"], samples=result)
-    yield Row("10 files, warm connection: p50, as a ratio", ours["p50"], bare["p50"], unit="µs",
-              goal="at most %.2g of the bare calls" % ratio_goal, met=ours["p50"] <= ratio_goal * bare["p50"],
-              note="the goal of %d µs is of a machine where the bare calls take %d" % (WARM_GOAL_US, WARM_BARE_US))
+    slower = max(1, bare["p50"] / WARM_BARE_US)  # than the machine on which the goal was set
+    yield Row("10 files, warm connection: p50", ours["p50"], bare["p50"], unit="µs",
+              goal="under %d µs where the bare calls take %d" % (WARM_GOAL_US, WARM_BARE_US),
+              met=ours["p50"] < WARM_GOAL_US * slower,
+              note="of %d calls; the goal is %.0f µs here" % (result["calls"], WARM_GOAL_US * slower), samples=result)
     yield Row("10 files, warm connection: p99", ours["p99"], bare["p99"], unit="µs")
     with Daemon(bench.options.daemon, bench.options.client, bench.folder, "traced",
                 bench.options.daemon_options) as traced:  # one of its own: the loop's laps would count strace's, too
