@@ -225,7 +225,8 @@ static void refuse(struct conn *conn, const struct err *err)
 	session_cancel(&conn->session);
 }
 
-/* Hand on what is whole, as far as the limits let it. */
+/* Hand on what is whole, as far as the limits let it: one message at least, or a visit might be for nothing.
+ */
 static void dispatch(struct conn *conn, uint64_t end_ns)
 {
 	struct packet packet;
@@ -233,14 +234,15 @@ static void dispatch(struct conn *conn, uint64_t end_ns)
 	int r = WIRE_WHOLE;
 
 	conn->dispatching = true;
-	while (r == WIRE_WHOLE && !inbox_is_empty(&conn->inbox) && may_dispatch(conn) &&
-	       lap_now_ns() < end_ns) {
+	while (r == WIRE_WHOLE && !inbox_is_empty(&conn->inbox) && may_dispatch(conn)) {
 		r = inbox_next(&conn->inbox, &packet, &err);
 		if (r != WIRE_WHOLE)
 			break;
 		session_uncount_fds(&conn->session, packet.n_fds); /* the request counts them again */
 		if (request_start(&conn->session, &packet, &err) < 0)
 			r = -EBADMSG;
+		if (lap_now_ns() >= end_ns)
+			break;
 	}
 	inbox_settle(&conn->inbox);
 	conn->held_up = r == WIRE_WHOLE && !inbox_is_empty(&conn->inbox);
