@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/alloc.h"
@@ -106,17 +107,23 @@ static int refuse_mount_point(struct removal *removal)
 		       removal->target.name);
 }
 
-static int check(struct removal *removal)
+/* What is not there is a failed precondition: `not_found` is for digests. */
+static int fail(struct removal *removal, int r)
+{
+	err_errno(&removal->err, r, "removing '%s'", removal->target.name);
+	removal->err.code = r == -ENOENT ? ERR_FAILED_PRECONDITION : removal->err.code;
+	return r;
+}
+
+/* May it be removed, under whatever name it is now? Notes which it is. */
+static int check(struct removal *removal, const char *now)
 {
 	const char *name = removal->target.name;
 	struct statx st;
-	int r = disk_statx(removal->target.folder, name, AT_SYMLINK_NOFOLLOW, RMTREE_LOOK | STATX_TYPE, &st);
+	int r = disk_statx(removal->target.folder, now, AT_SYMLINK_NOFOLLOW, RMTREE_LOOK | STATX_TYPE, &st);
 
-	if (r < 0) {
-		err_errno(&removal->err, r, "removing '%s'", name);
-		removal->err.code = r == -ENOENT ? ERR_FAILED_PRECONDITION : removal->err.code;
-		return r;
-	}
+	if (r < 0)
+		return fail(removal, r);
 	removal->inode = rmtree_inode_of(&st);
 	if (!S_ISDIR(st.stx_mode) && !S_ISREG(st.stx_mode))
 		return err_set(&removal->err, ERR_FAILED_PRECONDITION,
@@ -126,13 +133,38 @@ static int check(struct removal *removal)
 	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT)
 		return refuse_mount_point(removal);
 	if (S_ISDIR(st.stx_mode) && identity_assumed() &&
-	    (r = disk_may_write(removal->target.folder, name)) < 0)
+	    (r = disk_may_write(removal->target.folder, now)) < 0)
 		return err_errno(&removal->err, r, "removing '%s': what is in it could not be deleted", name);
 	r = touches_store(removal);
 	if (r > 0)
 		return err_set(&removal->err, ERR_FAILED_PRECONDITION,
 			       "removing '%s': that is the store, or above or inside it", name);
-	return r < 0 ? err_errno(&removal->err, r, "removing '%s'", name) : 0;
+	return r < 0 ? fail(removal, r) : 0;
+}
+
+/*
+ * Between the look and the rename another request may have removed the target and made a new one. That one
+ * goes then, if it may. Not in a folder in which others rename things: they may have put it there since, so
+ * it is left to the deletion, which deletes nothing but what was looked at.
+ */
+static int check_hidden(struct removal *removal)
+{
+	struct rmtree_inode now;
+	struct statx st;
+	int folder = removal->target.folder;
+	int r = disk_statx(folder, removal->hidden, AT_SYMLINK_NOFOLLOW, RMTREE_LOOK, &st);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : fail(removal, r);
+	now = rmtree_inode_of(&st);
+	if (rmtree_same_inode(&now, &removal->inode))
+		return 0;
+	r = check(removal, removal->hidden);
+	if (r == 0)
+		return staging_made(removal->staging, removal->hidden, &removal->inode, &removal->err);
+	if (disk_renameat2(folder, removal->hidden, folder, removal->target.name, RENAME_NOREPLACE) < 0)
+		log_warning("%s: it stays as '%s'", removal->err.text, removal->hidden);
+	return r;
 }
 
 static int act_as_client(struct removal *removal)
@@ -140,23 +172,30 @@ static int act_as_client(struct removal *removal)
 	return identity_assume(identity_acting_for(removal->identity), &removal->err);
 }
 
+static int rename_target(struct removal *removal)
+{
+	int folder = removal->target.folder;
+	int r = disk_renameat2(folder, removal->target.name, folder, removal->hidden, 0);
+
+	return r == -EBUSY ? refuse_mount_point(removal) : r < 0 ? fail(removal, r) : 0;
+}
+
 static int hide(struct removal *removal)
 {
-	const char *name = removal->target.name;
-	int folder = removal->target.folder;
 	int r = act_as_client(removal);
+	bool is_shared;
 
-	if (r < 0 || (r = check(removal)) < 0 ||
-	    (r = staging_begin(removal->staging, folder, &removal->inode, removal->hidden, &removal->err)) <
-		    0)
+	if (r < 0 || (r = check(removal, removal->target.name)) < 0 ||
+	    (r = staging_begin(removal->staging, removal->target.folder, &removal->inode, removal->hidden,
+			       &removal->err)) < 0)
 		return r;
-	r = disk_renameat2(folder, name, folder, removal->hidden, 0);
-	if (r == 0)
-		return 0;
-	staging_end(removal->staging, removal->hidden);
-	if (r == -EBUSY)
-		return refuse_mount_point(removal);
-	return err_errno(&removal->err, r, "removing '%s'", name);
+	is_shared = r == STAGING_SHARED;
+	r = rename_target(removal);
+	if (r == 0 && !is_shared)
+		r = check_hidden(removal);
+	if (r < 0)
+		staging_end(removal->staging, removal->hidden);
+	return r;
 }
 
 static enum job_next hide_run(struct job *job)

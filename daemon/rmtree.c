@@ -36,7 +36,7 @@ struct rmtree_inode rmtree_inode_of(const struct statx *st)
 				      .born_nsec = st->stx_btime.tv_nsec };
 }
 
-static bool same_inode(const struct rmtree_inode *a, const struct rmtree_inode *b)
+bool rmtree_same_inode(const struct rmtree_inode *a, const struct rmtree_inode *b)
 {
 	return a->device == b->device && a->number == b->number && a->born_sec == b->born_sec &&
 	       a->born_nsec == b->born_nsec;
@@ -94,7 +94,7 @@ static int open_top(int fd, const char *name, const struct rmtree_inode *known)
 	if (r < 0)
 		return r;
 	inode = rmtree_inode_of(&st);
-	return same_inode(&inode, known) ? open_below(handle, ".") : -ESTALE;
+	return rmtree_same_inode(&inode, known) ? open_below(handle, ".") : -ESTALE;
 }
 
 static int enter(struct rmtree *rm, int fd, const char *name)

@@ -14,6 +14,7 @@
 #ifndef DIRCACHE_DAEMON_RMTREE_H
 #define DIRCACHE_DAEMON_RMTREE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -29,6 +30,8 @@ struct rmtree_inode {
 enum { RMTREE_LOOK = STATX_INO | STATX_BTIME }; /* what rmtree_inode_of() needs of statx(2) */
 
 struct rmtree_inode rmtree_inode_of(const struct statx *st);
+
+bool rmtree_same_inode(const struct rmtree_inode *a, const struct rmtree_inode *b);
 
 /**
  * Delete what a name stands for, whatever it is. A name that is not there is a success.

@@ -3,9 +3,11 @@
 """Somebody moves things about while a tree is made: it appears where its folder is, whole, or it does not appear; and
 nothing else is touched."""
 
+import collections
 import os
 import shutil
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -20,6 +22,8 @@ from rpc import Client, RpcError  # noqa: E402
 
 N_FOLDERS = 150  # of ten files: long enough to be met in the middle, most times
 ROUNDS = 40
+N_QUARRELLERS = 6
+QUARRELS = 300  # of each; a removal that met another tree than it had looked at came once in some hundreds
 
 
 class Tale:
@@ -29,8 +33,8 @@ class Tale:
         while not self.client.call("ping")["ready"]:
             time.sleep(0.01)
         self.file = self.put(b"contents")
-        leaf = self.put(reapi.encode_directory([(b"f%d" % i, self.file, False) for i in range(10)], [], []))
-        self.tree = self.put(reapi.encode_directory([], [(b"d%03d" % i, leaf) for i in range(N_FOLDERS)], []))
+        self.leaf = self.put(reapi.encode_directory([(b"f%d" % i, self.file, False) for i in range(10)], [], []))
+        self.tree = self.put(reapi.encode_directory([], [(b"d%03d" % i, self.leaf) for i in range(N_FOLDERS)], []))
 
     def put(self, data):
         number = self.client.call("put", {"step": "begin"})["put"]
@@ -160,6 +164,38 @@ def folder_vanishes(tale):
     story.check("and the daemon goes on", tale.is_whole(story.dir + "/afterwards"))
 
 
+def quarrel(tale):
+    """Many make and remove the same target: every tree that appeared is removed once, whoever does it."""
+    story = tale.story
+    folder = tale.folder("quarrel")
+    said = collections.Counter()
+    lock = threading.Lock()
+
+    def work():
+        with Client(story.socket) as client:
+            for _ in range(QUARRELS):
+                for method, params in (("materialize", {"digest": reapi.text(tale.leaf)}), ("remove", {})):
+                    try:
+                        client.call(method, {"path": os.fsencode(folder + "/target"), **params})
+                        answer = "done"
+                    except RpcError as error:
+                        answer = error.code
+                    with lock:
+                        said[method, answer] += 1
+
+    threads = [threading.Thread(target=work) for _ in range(N_QUARRELLERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    story.check_is("who makes or removes what others do too succeeds, or is told failed_precondition",
+                   sorted(set(said) - {("materialize", "done"), ("remove", "done")}),
+                   [("materialize", "failed_precondition"), ("remove", "failed_precondition")])
+    story.check_is("of many that make and remove a target, each tree is removed by one", said["remove", "done"],
+                   said["materialize", "done"])
+    story.check("and nothing of it stays", story.eventually(20, lambda: not os.listdir(folder)))
+
+
 def main():
     with Story(240) as story:
         story.start_daemon()
@@ -167,6 +203,7 @@ def main():
         swapped(tale)
         something_appears(tale)
         folder_vanishes(tale)
+        quarrel(tale)
         story.check_is("nothing half made is left", litter(story.dir), [])
         tale.client.close()
 
