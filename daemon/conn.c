@@ -194,18 +194,31 @@ static bool may_dispatch(const struct conn *conn)
 	return has_room(conn) && user_has_room(conn->session.user);
 }
 
-/* The daemon, or its user, has as many descriptors open as may be, or as many large messages. */
+/* The daemon, or its user, has as many descriptors open as may be. */
+static bool lacks_fds(const struct conn *conn)
+{
+	const struct session *session = &conn->session;
+
+	return session->service->n_fds >= conn->conns->max_fds || !user_may_receive_fds(session->user);
+}
+
+/* There are too many descriptors, or large messages. */
 static bool is_starving(const struct conn *conn)
 {
 	const struct session *session = &conn->session;
 
-	return session->service->n_fds >= conn->conns->max_fds || !user_may_receive_fds(session->user) ||
+	return lacks_fds(conn) ||
 	       (inbox_wants_large(&conn->inbox) && !service_has_large(session->service, session->user));
 }
 
 bool conn_is_read(const struct conn *conn)
 {
 	return may_dispatch(conn) && !conn->held_up && !is_starving(conn);
+}
+
+bool conn_hoards_fds(const struct conn *conn)
+{
+	return inbox_has_fds(&conn->inbox) && may_dispatch(conn) && !conn->held_up && lacks_fds(conn);
 }
 
 /* What the peer sent is no message: say so, and listen no more. */

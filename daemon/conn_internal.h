@@ -50,6 +50,12 @@ void conn_settle_fds(struct conn *conn);
 /* Is it read? */
 bool conn_is_read(const struct conn *conn);
 
+/*
+ * Does it keep others waiting? It has descriptors for a message that has not ended, and is not read because
+ * there are too many: by such messages alone all that may be open could be kept for ever.
+ */
+bool conn_hoards_fds(const struct conn *conn);
+
 /* Say why, listen no more, and close it when that is sent; the connection may be gone afterwards. */
 void conn_end(struct conn *conn, const struct err *err);
 

@@ -61,7 +61,7 @@ static void sweep_one(struct conn *conn, uint64_t now_ns)
 {
 	const struct conn_patience *patience = &conn->conns->patience;
 	bool takes = list_is_empty(&conn->out) || conn->paused, is_resting = is_at_rest(conn);
-	bool in_message = !inbox_is_empty(&conn->inbox) && conn_is_read(conn);
+	bool in_message = !inbox_is_empty(&conn->inbox) && (conn_is_read(conn) || conn_hoards_fds(conn));
 	uint64_t rest_ns = waited_ns(&conn->rest, is_resting, conn->inbox.start, now_ns);
 
 	conn_settle_fds(conn);

@@ -46,6 +46,11 @@ bool inbox_is_empty(const struct inbox *inbox)
 	return inbox->len == 0;
 }
 
+bool inbox_has_fds(const struct inbox *inbox)
+{
+	return inbox->n_arrivals > 0;
+}
+
 /* ---- descriptors ---- */
 
 static void note_arrival(struct inbox *inbox, const int *fds, const struct socket_received *received)

@@ -83,6 +83,9 @@ void inbox_rest(struct inbox *inbox);
 /* Is nothing there that was not taken? */
 bool inbox_is_empty(const struct inbox *inbox);
 
+/* Have descriptors come that belong to nothing that was taken? */
+bool inbox_has_fds(const struct inbox *inbox);
+
 /* The descriptors of messages that never became whole; the array is to be free()d, NULL when there are none.
  */
 int *inbox_take_fds(struct inbox *inbox, size_t *n_fds);

@@ -177,6 +177,12 @@ static void hold_with_fd(struct peer *peer)
 	peer_request(peer, &message, &out, 1);
 }
 
+static bool all_are_held(void *ctx)
+{
+	(void)ctx;
+	return service.n_fds >= conns.max_fds;
+}
+
 START_TEST(while_too_many_descriptors_are_open_nobody_is_read)
 {
 	struct peer holder, waiter;
@@ -213,6 +219,87 @@ START_TEST(who_waited_for_descriptors_is_read_when_the_client_that_sent_them_is_
 	run_for_ms(20);
 	peer_close(&holder);
 	(void)peer_answer(&waiter, 1);
+	peer_close(&waiter);
+	teardown();
+}
+END_TEST
+
+/* A message that never ends keeps all descriptors that may be open; what it sent stays the caller's. */
+static void hoard(struct peer *peer, const int *fds, size_t n)
+{
+	conns.max_fds = n;
+	conns.patience.stall = 1;
+	peer_send(peer, "\x94", 1, fds, n);
+	run_until(all_are_held, NULL);
+}
+
+START_TEST(who_keeps_all_descriptors_in_a_message_without_end_is_told_so_and_closed)
+{
+	struct peer hoarder, waiter;
+
+	setup();
+	peer_open(&hoarder);
+	hoard(&hoarder, (const int[]){ out, out }, 2);
+	peer_open(&waiter);
+	peer_call(&waiter, 1, "ping");
+	(void)peer_answer(&waiter, 1);
+	ck_assert_ptr_nonnull(peer_read(&hoarder));
+	ck_assert_int_eq(hoarder.message.type, WIRE_NOTIFICATION);
+	ck_assert_ptr_null(peer_read(&hoarder));
+	ck_assert_uint_eq(cache.counters.slow_writers, 1);
+	peer_close(&hoarder);
+	peer_close(&waiter);
+	teardown();
+}
+END_TEST
+
+/* Its end is open in the daemon for as long as the connection is, so that no hanging up shows. */
+START_TEST(a_connection_that_was_sent_through_itself_does_not_stay)
+{
+	struct peer hoarder, waiter;
+
+	setup();
+	peer_open(&hoarder);
+	hoard(&hoarder, &hoarder.sock, 1);
+	peer_close(&hoarder);
+	peer_open(&waiter);
+	peer_call(&waiter, 1, "ping");
+	(void)peer_answer(&waiter, 1);
+	peer_close(&waiter);
+	run_until(none_open, NULL);
+	teardown();
+}
+END_TEST
+
+/* A message that waits because of others' descriptors may take its time. */
+START_TEST(who_has_none_of_the_descriptors_that_are_open_may_be_in_the_middle_of_a_message)
+{
+	struct wire_out message = { 0 };
+	struct peer holder, waiter;
+	size_t half;
+
+	setup();
+	peer_open(&holder);
+	peer_open(&waiter);
+	wire_request(&message, 1, "ping");
+	wire_map(&message, 0);
+	half = message.len + 3;
+	wire_request(&message, 2, "ping");
+	wire_map(&message, 0);
+	peer_send(&waiter, message.data, half, NULL, 0);
+	(void)peer_answer(&waiter, 1);
+	conns.max_fds = 1;
+	conns.patience.stall = 1;
+	hold_with_fd(&holder);
+	run_until_held(1);
+	for (int i = 0; i < 4; i++) /* each second those are looked for that are waited for */
+		run_for_ms(900);
+	conns.patience.stall = 0;
+	peer_send(&waiter, message.data + half, message.len - half, NULL, 0);
+	wire_out_fini(&message);
+	release();
+	(void)peer_answer(&waiter, 2);
+	peer_close(&holder);
 	peer_close(&waiter);
 	teardown();
 }
@@ -395,6 +482,9 @@ UNIT_MAIN("conn_fds", descriptors_reach_the_request_they_came_with, a_message_ma
 	  descriptors_of_a_request_that_never_became_whole_are_closed,
 	  while_too_many_descriptors_are_open_nobody_is_read,
 	  who_waited_for_descriptors_is_read_when_the_client_that_sent_them_is_gone,
+	  who_keeps_all_descriptors_in_a_message_without_end_is_told_so_and_closed,
+	  a_connection_that_was_sent_through_itself_does_not_stay,
+	  who_has_none_of_the_descriptors_that_are_open_may_be_in_the_middle_of_a_message,
 	  an_answer_can_carry_a_descriptor,
 	  who_takes_no_descriptors_is_given_no_more_and_all_when_they_are_taken,
 	  more_descriptors_than_a_message_may_have_end_the_connection,
