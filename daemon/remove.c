@@ -155,14 +155,15 @@ static int check_hidden(struct removal *removal)
 	int r = disk_statx(folder, removal->hidden, AT_SYMLINK_NOFOLLOW, RMTREE_LOOK, &st);
 
 	if (r < 0)
-		return r == -ENOENT ? 0 : fail(removal, r);
+		return 0; /* what is wrong with it the deletion meets, too */
 	now = rmtree_inode_of(&st);
 	if (rmtree_same_inode(&now, &removal->inode))
 		return 0;
 	r = check(removal, removal->hidden);
 	if (r == 0)
-		return staging_made(removal->staging, removal->hidden, &removal->inode, &removal->err);
-	if (disk_renameat2(folder, removal->hidden, folder, removal->target.name, RENAME_NOREPLACE) < 0)
+		r = staging_made(removal->staging, removal->hidden, &removal->inode, &removal->err);
+	if (r < 0 &&
+	    disk_renameat2(folder, removal->hidden, folder, removal->target.name, RENAME_NOREPLACE) < 0)
 		log_warning("%s: it stays as '%s'", removal->err.text, removal->hidden);
 	return r;
 }
