@@ -43,6 +43,12 @@ int disk_openat(int dirfd, const char *path, int flags, mode_t mode)
 	return SYSTEM(openat(dirfd, path, flags | O_CLOEXEC, mode));
 }
 
+/* The C library has none. */
+static int call_openat2(int dirfd, const char *path, struct open_how *how)
+{
+	return (int)syscall(SYS_openat2, dirfd, path, how, sizeof(*how));
+}
+
 int disk_openat2(int dirfd, const char *path, int flags, mode_t mode, uint64_t resolve)
 {
 	struct open_how how = {
@@ -51,7 +57,7 @@ int disk_openat2(int dirfd, const char *path, int flags, mode_t mode, uint64_t r
 		.resolve = resolve,
 	};
 
-	return (int)SYSTEM(syscall(SYS_openat2, dirfd, path, &how, sizeof(how)));
+	return SYSTEM(call_openat2(dirfd, path, &how));
 }
 
 int disk_reopen(int fd, int flags)

@@ -4,8 +4,8 @@
 A call of the disk or of the index fails as one of ERRNOS, or the daemon is killed at it. Whatever comes of it: the
 operation is done, or it says in a clear error what was being done to what and why it failed; no descriptor is
 lost; nothing half made is left; `verify` finds that index and files agree, also after a restart; and the next
-requests are served. FAULTS=all tries every errno, and a kill at every call, FAULTS=ENOSPC,KILL only these; else EIO at
-every call, and every KILL_STEP-th kill."""
+requests are served. FAULTS=all tries every errno and a kill, each at every call, FAULTS=ENOSPC,KILL only these; else EIO
+at every call and every KILL_STEP-th kill, and behind DENSE calls every FAR_STEP-th of both."""
 
 import collections
 import errno
@@ -39,7 +39,8 @@ OPENED_FOR_READING = ["for reading alone", "readonly database", "unable to open 
 # What a start could not look at it tells of, and leaves to the next one; until then `verify` finds it, too.
 LEFT_TO_NEXT_START = re.compile(" warning: comparing (files with their digests|the index with the files)")
 FEWEST_CALLS, MOST_CALLS = 5, 5000
-DENSE, FAR = 200, 7  # behind so many calls come folders, one like the other: every seventh call is enough
+DENSE = 200  # behind so many calls come folders, one like the other:
+FAR_STEP = 1 if ALL else 7  # of the calls that are tried there
 RUNS_WITHOUT = 2  # meet no fault before all calls were tried: one run makes a call more than another
 SETTLE = 0.05  # seconds for what comes behind an answer
 
@@ -274,7 +275,8 @@ class Sweep:
         """Return: how many calls were hit, and what was wrong."""
         wrong = []
         n_hit = n_without = 0
-        for n in itertools.chain(range(1, DENSE, step), range(DENSE + KINDS.index(name or "KILL"), MOST_CALLS, FAR)):
+        far = DENSE + KINDS.index(name or "KILL") % FAR_STEP
+        for n in itertools.chain(range(1, DENSE, step), range(far, MOST_CALLS, FAR_STEP)):
             bad, call = one(n, name, prepare, do)
             wrong += ["call %d, %s: %s" % (n, call, line) for line in bad]
             n_hit += call is not None
