@@ -305,6 +305,8 @@ static int open_kind(struct blob_store *store, const struct digest *digest, enum
 		return BLOB_MISSING;
 	if (opened == -ELOOP || opened == -ENXIO)
 		return BLOB_CHANGED; /* a symlink or a pipe has our name */
+	if (opened == -EACCES && (r = blob_look(store, digest, kind, &name, &st, err)) != 0)
+		return r; /* who may not read it sees why, if it has another mode */
 	if (opened < 0)
 		return err_errno(err, opened, "opening blob %s", DIGEST_TEXT(digest));
 	if ((r = disk_fstat(opened, &st)) < 0)

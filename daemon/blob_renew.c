@@ -26,7 +26,7 @@ static struct blob_store *store_of(const struct renewal *renewal)
 
 /*
  * Open an inode of the store, whatever has become of it. Return: 0, BLOB_MISSING, BLOB_SOURCE_CHANGED (with
- * *st: it is no file any more), or a negative errno.
+ * *st: it is no file any more, or its new mode or owner forbids to read it), or a negative errno.
  */
 static int open_source(const struct renewal *renewal, enum blob_kind kind, int *fd, struct stat *st)
 {
@@ -38,13 +38,16 @@ static int open_source(const struct renewal *renewal, enum blob_kind kind, int *
 			  0);
 	if (*fd == -ENOENT)
 		return BLOB_MISSING;
-	if (*fd == -ELOOP || *fd == -ENXIO) /* a symlink or a socket has our name */
+	/* A symlink or a socket has our name, or we may not read what has it. */
+	if (*fd == -ELOOP || *fd == -ENXIO || *fd == -EACCES)
 		r = disk_fstatat(store_of(renewal)->kind_fds[kind], name.text, st, AT_SYMLINK_NOFOLLOW);
 	else
 		r = *fd < 0 ? *fd : disk_fstat(*fd, st);
 	if (r < 0)
 		return r;
-	return S_ISREG(st->st_mode) ? 0 : BLOB_SOURCE_CHANGED;
+	if (*fd == -EACCES && blob_is_published(store_of(renewal), kind, st))
+		return *fd;
+	return *fd != -EACCES && S_ISREG(st->st_mode) ? 0 : BLOB_SOURCE_CHANGED;
 }
 
 /* Share the source's data blocks. Return: 0, or a negative errno: to be copied then. */

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tests/unit/store.h"
@@ -144,6 +146,60 @@ START_TEST(what_has_wrong_bytes_leaves_the_store)
 }
 END_TEST
 
+/* From now on modes count for this thread, as for the daemon of a user. Return: do they? */
+static bool heed_modes(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+
+	return syscall(SYS_capset, &header, data) == 0;
+}
+
+START_TEST(an_inode_that_may_not_be_read_any_more_is_a_changed_one)
+{
+	uint8_t *bytes = NULL;
+	struct digest digest;
+	struct blob_info info;
+	unsigned n_changed;
+
+	ck_assert(heed_modes());
+	open_store();
+	digest = put("hello", BLOB_PLAIN);
+	(void)put("hello", BLOB_EXEC);
+	ck_assert_int_eq(fchmodat(folder, path_of(&digest, BLOB_EXEC), 0, 0), 0);
+	ck_assert_int_eq(blob_renew(writer, &digest, BLOB_EXEC, false, &info, &n_changed, &err), 0);
+	ck_assert_uint_eq(n_changed, 1);
+	ck_assert_int_eq(look(&digest, BLOB_EXEC), 0);
+	for (unsigned kind = 0; kind < BLOB_KINDS; kind++)
+		ck_assert_int_eq(fchmodat(folder, path_of(&digest, kind), 0, 0), 0);
+	ck_assert_int_eq(blob_read(store, &digest, 100, &bytes, &err), BLOB_CHANGED);
+	ck_assert_int_eq(blob_renew(writer, &digest, BLOB_PLAIN, false, &info, &n_changed, &err),
+			 BLOB_MISSING);
+	ck_assert_uint_eq(n_changed, 2);
+	ck_assert_int_eq(look(&digest, BLOB_PLAIN), BLOB_MISSING);
+	ck_assert_int_eq(look(&digest, BLOB_EXEC), BLOB_MISSING);
+	ck_assert_uint_eq(count_entries(folder, "tmp"), 0);
+	close_store();
+}
+END_TEST
+
+START_TEST(settling_takes_out_what_may_not_be_read)
+{
+	struct digest digest;
+	struct blob_info info;
+	unsigned n_changed;
+
+	ck_assert(heed_modes());
+	open_store();
+	digest = put("hello", BLOB_PLAIN);
+	ck_assert_int_eq(fchmodat(folder, path_of(&digest, BLOB_PLAIN), 0, 0), 0);
+	ck_assert_int_eq(blob_settle(writer, &digest, BLOB_PLAIN, &info, &n_changed, &err), BLOB_MISSING);
+	ck_assert_uint_eq(n_changed, 1);
+	ck_assert_int_eq(look(&digest, BLOB_PLAIN), BLOB_MISSING);
+	close_store();
+}
+END_TEST
+
 START_TEST(a_digest_of_the_wrong_size_takes_no_good_inode_out)
 {
 	struct digest digest, wrong;
@@ -243,5 +299,6 @@ END_TEST
 UNIT_MAIN("blob_renew", when_links_are_used_up_a_fresh_inode_takes_the_name,
 	  an_executable_twin_leaves_the_plain_inode_alone, a_changed_inode_is_renewed_from_the_other_kind,
 	  an_inode_with_the_right_bytes_is_renewed_from_itself, what_has_wrong_bytes_leaves_the_store,
+	  an_inode_that_may_not_be_read_any_more_is_a_changed_one, settling_takes_out_what_may_not_be_read,
 	  a_digest_of_the_wrong_size_takes_no_good_inode_out, a_copy_is_private,
 	  a_scan_finds_what_is_ours_and_nothing_else)
