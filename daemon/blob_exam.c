@@ -181,9 +181,10 @@ int blob_list(struct blob_store *store, enum blob_kind kind, unsigned folder,
 
 int blob_mend_folder(struct blob_store *store, enum blob_kind kind, const char *name)
 {
-	AUTO_CLOSE int fd = disk_openat(store->kind_fds[kind], name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	/* Not open for reading, which is what its mode may forbid. */
+	AUTO_CLOSE int fd = disk_openat(store->kind_fds[kind], name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
 
-	return fd < 0 ? fd : disk_fchmod(fd, BLOB_FOLDER_MODE);
+	return fd < 0 ? fd : disk_chmod_handle(fd, BLOB_FOLDER_MODE);
 }
 
 int blob_list_litter(struct blob_store *store, void (*found)(void *ctx, const char *name), void *ctx,

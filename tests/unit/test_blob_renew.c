@@ -3,9 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tests/unit/store.h"
@@ -146,15 +144,6 @@ START_TEST(what_has_wrong_bytes_leaves_the_store)
 }
 END_TEST
 
-/* From now on modes count for this thread, as for the daemon of a user. Return: do they? */
-static bool heed_modes(void)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2] = { 0 };
-
-	return syscall(SYS_capset, &header, data) == 0;
-}
-
 START_TEST(an_inode_that_may_not_be_read_any_more_is_a_changed_one)
 {
 	uint8_t *bytes = NULL;
@@ -162,7 +151,7 @@ START_TEST(an_inode_that_may_not_be_read_any_more_is_a_changed_one)
 	struct blob_info info;
 	unsigned n_changed;
 
-	ck_assert(heed_modes());
+	ck_assert(unit_heed_modes());
 	open_store();
 	digest = put("hello", BLOB_PLAIN);
 	(void)put("hello", BLOB_EXEC);
@@ -189,7 +178,7 @@ START_TEST(settling_takes_out_what_may_not_be_read)
 	struct blob_info info;
 	unsigned n_changed;
 
-	ck_assert(heed_modes());
+	ck_assert(unit_heed_modes());
 	open_store();
 	digest = put("hello", BLOB_PLAIN);
 	ck_assert_int_eq(fchmodat(folder, path_of(&digest, BLOB_PLAIN), 0, 0), 0);

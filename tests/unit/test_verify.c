@@ -193,6 +193,24 @@ START_TEST(it_waits_for_what_a_killed_daemon_left)
 }
 END_TEST
 
+START_TEST(a_folder_that_is_closed_to_the_daemon_gets_its_mode_again)
+{
+	struct digest digest;
+	char *folder;
+
+	ck_assert(unit_heed_modes());
+	start_cache();
+	digest = store_known("behind a closed door", BLOB_PLAIN);
+	folder = xstrdup(path_of_blob(&digest, BLOB_PLAIN));
+	*strrchr(folder, '/') = '\0';
+	ck_assert_int_eq(chmod(folder, 0), 0);
+	assert_finds(VERIFY_MODE, true);
+	assert_clean();
+	free(folder);
+	stop_cache();
+}
+END_TEST
+
 START_TEST(a_tree_that_lacks_a_blob_is_cached_no_more)
 {
 	struct digest blob, tree;
@@ -386,6 +404,7 @@ END_TEST
 UNIT_MAIN("verify", what_is_on_its_way_into_the_catalog_is_no_fault,
 	  a_file_that_nobody_is_at_any_more_and_nobody_knows_is_a_fault, what_is_on_its_way_out_is_no_fault,
 	  what_a_file_takes_later_on_is_noted_and_no_fault, it_waits_for_what_a_killed_daemon_left,
+	  a_folder_that_is_closed_to_the_daemon_gets_its_mode_again,
 	  a_tree_that_lacks_a_blob_is_cached_no_more, a_tree_that_is_leased_stays_and_is_not_called_repaired,
 	  a_tree_below_another_is_named_as_well_as_that, faults_that_are_not_listed_are_counted_and_repaired,
 	  one_is_under_way_at_a_time, a_repair_cancelled_at_any_turn_leaves_what_the_next_one_repairs,

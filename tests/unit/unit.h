@@ -13,9 +13,13 @@
 #include <check.h>
 #include <dirent.h>
 #include <ftw.h>
+#include <linux/capability.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "common/auto.h"
 #include "common/err.h"
@@ -41,6 +45,15 @@ static inline size_t unit_count_fds(void)
 		n++;
 	(void)closedir(dir);
 	return n;
+}
+
+/* From now on modes count for this thread, as they do for a user's daemon. Return: do they? */
+static inline bool unit_heed_modes(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+
+	return syscall(SYS_capset, &header, data) == 0;
 }
 
 static inline int unit_remove(const char *path, const struct stat *st, int type, struct FTW *ftw)
