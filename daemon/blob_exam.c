@@ -92,7 +92,8 @@ bool blob_exam_step(struct blob_exam *exam)
 		return end_step(exam);
 	hasher_update(exam->hasher, writer->buffer, (size_t)n);
 	exam->found.size += (uint64_t)n;
-	return true;
+	/* One that has grown is another one, and might have no end. */
+	return exam->found.size <= (uint64_t)exam->st.st_size || end_step(exam);
 }
 
 void blob_exam_end(struct blob_exam *exam)

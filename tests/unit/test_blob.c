@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/hash.h"
+#include "daemon/blob_exam.h"
 #include "daemon/blob_internal.h"
 #include "tests/unit/store.h"
 #include "tests/unit/unit.h"
@@ -355,6 +356,31 @@ START_TEST(reading_notices_a_change_that_no_look_can_see)
 }
 END_TEST
 
+START_TEST(an_exam_of_a_file_that_grows_all_the_while_has_an_end)
+{
+	enum { STEPS_MAX = 10 };
+	AUTO(hasher) hasher = hasher_new();
+	struct blob_exam exam = { .hasher = hasher };
+	int fd;
+
+	open_store();
+	exam.writer = writer;
+	exam.digest = put("hello", BLOB_PLAIN);
+	ck_assert_int_eq(fchmodat(folder, path_of(&exam.digest, BLOB_PLAIN), 0644, 0), 0);
+	fd = openat(folder, path_of(&exam.digest, BLOB_PLAIN), O_WRONLY);
+	ck_assert_int_eq(blob_exam_begin(&exam, false, &err), 0);
+	for (int i = 1; i < STEPS_MAX; i++) {
+		ck_assert_int_eq(ftruncate(fd, i * BLOB_BUFFER_SIZE), 0);
+		if (!blob_exam_step(&exam))
+			break;
+	}
+	ck_assert_int_eq(exam.flaw, BLOB_HAS_OTHER_BYTES);
+	blob_exam_end(&exam);
+	(void)close(fd);
+	close_store();
+}
+END_TEST
+
 /* ---- linking ---- */
 
 START_TEST(a_link_shares_the_inode)
@@ -433,5 +459,5 @@ UNIT_MAIN("blob", bytes_come_back_whole, the_empty_blob_is_known_and_never_store
 	  without_o_tmpfile_blobs_are_stored_all_the_same, cleaning_takes_the_litter_of_earlier_runs_only,
 	  a_changed_inode_is_never_used, a_changed_inode_makes_way_when_its_bytes_are_stored_again,
 	  an_unchanged_kind_is_read_when_the_other_was_changed, reading_notices_a_change_that_no_look_can_see,
-	  a_link_shares_the_inode, a_fan_out_folder_that_is_kept_open_may_be_replaced,
-	  linking_says_what_is_in_the_way)
+	  an_exam_of_a_file_that_grows_all_the_while_has_an_end, a_link_shares_the_inode,
+	  a_fan_out_folder_that_is_kept_open_may_be_replaced, linking_says_what_is_in_the_way)
