@@ -2,8 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """materialize under faults."""
 
+import os
+
 import sweep
 from sweep import reapi
+from users import User
+
+OWNER = User("owner", 12002)
+CLIENT = User("client", 12001)
 
 
 def sweeps(s):
@@ -19,9 +25,23 @@ def sweeps(s):
     def cached_tree():
         return s.tree, s.files
 
+    def in_folder_of_mode(mode):
+        def prepare():
+            os.chown(s.shared, OWNER.uid, OWNER.gid)
+            os.chmod(s.shared, mode)
+            return cached_tree()
+        return prepare
+
+    def by_client(tree):
+        s.materialize_shared(CLIENT, *tree)
+
     yield "materialize of a cached tree", cached_tree, lambda tree: s.materialize(*tree)
     yield "materialize of a tree that is not cached", fresh_tree, lambda tree: s.materialize(*tree)
     yield "materialize of copies", cached_tree, lambda tree: s.materialize(*tree, mode="copy", writable=True)
+    if os.geteuid() == 0:
+        s.serve_users()
+        yield "materialize in another user's folder", in_folder_of_mode(0o777), by_client
+        yield "materialize in another user's sticky folder", in_folder_of_mode(0o1777), by_client
 
 
 sweep.main(sweeps)

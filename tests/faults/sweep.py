@@ -9,6 +9,7 @@ at every call and every KILL_STEP-th kill, and behind DENSE calls every FAR_STEP
 
 import collections
 import errno
+import functools
 import itertools
 import os
 import re
@@ -41,7 +42,7 @@ LEFT_TO_NEXT_START = re.compile(" warning: comparing (files with their digests|t
 FEWEST_CALLS, MOST_CALLS = 5, 5000
 DENSE = 200  # behind so many calls come folders, one like the other:
 FAR_STEP = 1 if ALL else 7  # of the calls that are tried there
-RUNS_WITHOUT = 2  # meet no fault before all calls were tried: one run makes a call more than another
+RUNS_WITHOUT = 2  # one after the other meet no fault once all calls were tried: one run makes more than another
 SETTLE = 0.05  # seconds for what comes behind an answer
 
 
@@ -62,8 +63,12 @@ class Sweep:
         self.story = story
         self.faults = Faults(story.dir + "/faults")
         self.out = story.dir + "/out"
+        self.shared = story.dir + "/shared"
+        os.chmod(story.dir, 0o711)
         os.mkdir(self.out)
+        os.mkdir(self.shared)
         self.serial = 0
+        self.options = []
         self.baseline = collections.Counter()
         self.start()
         self.files = self.fresh()
@@ -76,7 +81,7 @@ class Sweep:
         """Start the daemon and wait until it is ready. Raises Ended."""
         begin = os.path.getsize(self.story.log) if os.path.exists(self.story.log) else 0
         try:
-            self.story.start_daemon("--verbose", "--workers", "1")
+            self.story.start_daemon("--verbose", "--workers", "1", *self.options)
             ready_client(self.story.socket).close()
         except (RuntimeError, Closed, OSError):
             self.end(begin)
@@ -103,6 +108,23 @@ class Sweep:
                 return client.call(method, params, fds)
         except (Closed, ConnectionError):
             raise Died from None
+
+    def call_at(self, path, method, params):
+        """One about a target: by its path, or, of a daemon that serves several users, by a descriptor."""
+        if not self.options:
+            return self.call(method, {"path": path, **params})
+        folder, name = os.path.split(path)
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            return self.call(method, {"name": name, **params}, [fd])
+        finally:
+            os.close(fd)
+
+    def serve_users(self):
+        """Serve other users from now on, too."""
+        self.options = ["--socket-mode", "0666"]
+        self.stop()
+        self.start()
 
     def put(self, files):
         """Store files, by name their bytes and whether they are executable, as a tree; its digest."""
@@ -134,9 +156,9 @@ class Sweep:
         self.call("gc", {"to": 0})
         return self.put(files(0))
 
-    def target(self):
+    def target(self, folder=None):
         self.serial += 1
-        return os.fsencode("%s/t%d" % (self.out, self.serial))
+        return os.fsencode("%s/t%d" % (folder or self.out, self.serial))
 
     def files_at(self, path):
         found = {}
@@ -148,9 +170,15 @@ class Sweep:
 
     def materialize(self, tree, files, **how):
         """Is all of it there, or nothing?"""
-        path = self.target()
+        self.materialize_at(self.target(), self.call_at, tree, files, **how)
+
+    def materialize_shared(self, user, tree, files):
+        """The same by another user, in the folder that is shared."""
+        self.materialize_at(self.target(self.shared), functools.partial(user.does, self.call_at), tree, files)
+
+    def materialize_at(self, path, call, tree, files, **how):
         try:
-            self.call("materialize", {"digest": tree, "path": path, **how})
+            call(path, "materialize", {"digest": tree, **how})
             assert os.path.lexists(path), "there is no target"
         except (RpcError, Ended):
             assert not os.path.lexists(path), "there is a target of a materialize that failed"
@@ -161,7 +189,7 @@ class Sweep:
     # ---- what came of it ----
 
     def is_settled(self):
-        return not self.story.litter(self.out)
+        return not self.story.litter(self.out, self.shared)
 
     def descriptors(self):
         """What the daemon has open. A fan-out folder stays open once it was used, and counts only if it is
@@ -188,11 +216,12 @@ class Sweep:
             self.materialize(self.tree, self.files)
             self.put(files(0))
             if not self.story.eventually(2, self.is_settled):
-                wrong.append("left: %s" % self.story.litter(self.out))
+                wrong.append("left: %s" % self.story.litter(self.out, self.shared))
         except (RpcError, AssertionError) as error:
             wrong.append("afterwards: %s" % error)
-        for name in os.listdir(self.out):
-            shutil.rmtree(os.path.join(self.out, name))
+        for folder in self.out, self.shared:
+            for name in os.listdir(folder):
+                shutil.rmtree(os.path.join(folder, name))
         return wrong
 
     def look_at_descriptors(self):
@@ -280,7 +309,7 @@ class Sweep:
             bad, call = one(n, name, prepare, do)
             wrong += ["call %d, %s: %s" % (n, call, line) for line in bad]
             n_hit += call is not None
-            n_without += call is None
+            n_without = 0 if call else n_without + 1
             if n_without == RUNS_WITHOUT:
                 return n_hit, wrong
         return n_hit, wrong + ["no end"]
