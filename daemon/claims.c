@@ -177,7 +177,7 @@ bool claims_is_sole(struct claims *claims, const struct digest *digest)
 	lock(claims);
 	claim = map_find(&claims->map, digest);
 	assert(claim && claim->n);
-	is_sole = claim->n_ever == 1;
+	is_sole = claim->n_ever == 1 && claim->verdict == NONE;
 	unlock(claims);
 	return is_sole;
 }

@@ -51,7 +51,7 @@ void claims_settle(struct claims *claims, const struct digest *digest);
 /* Is it claimed or condemned just now: does somebody know more of it than the catalog? */
 bool claims_has(struct claims *claims, const struct digest *digest);
 
-/* Of a blob that the caller has claimed: has nobody else since? */
+/* Of a blob that the caller has claimed: has nobody else since, nor condemned it just before? */
 bool claims_is_sole(struct claims *claims, const struct digest *digest);
 
 size_t claims_n(struct claims *claims); /* blobs that are claimed or condemned */

@@ -274,7 +274,25 @@ START_TEST(who_claims_knows_whether_another_has_since)
 }
 END_TEST
 
+START_TEST(who_acquits_a_blob_is_not_alone_with_it_until_that_is_settled)
+{
+	struct digest blob = digest_of(1);
+
+	setup();
+	ck_assert(claims_condemn(claims, &blob));
+	claims_take(claims, &blob);
+	ck_assert(!claims_is_sole(claims, &blob)); /* the catalog does not have it just now */
+	ck_assert(!claims_execute(claims, &blob));
+	ck_assert(!claims_is_sole(claims, &blob));
+	claims_settle(claims, &blob);
+	ck_assert(claims_is_sole(claims, &blob));
+	claims_drop(claims, &blob, 1);
+	teardown();
+}
+END_TEST
+
 UNIT_MAIN("claims", what_is_claimed_cannot_be_condemned, a_claim_acquits_what_is_condemned,
 	  nothing_is_condemned_again_before_it_is_settled,
 	  who_claims_what_is_being_unlinked_waits_until_it_is_gone, nothing_claimed_is_ever_unlinked,
-	  who_claims_knows_whether_another_has_since)
+	  who_claims_knows_whether_another_has_since,
+	  who_acquits_a_blob_is_not_alone_with_it_until_that_is_settled)
