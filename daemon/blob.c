@@ -62,8 +62,8 @@ const char *blob_kind_folder(enum blob_kind kind)
 
 /* ---- opening ---- */
 
-/* Make a folder if it is missing. The umask may take bits of the mode away, so it is set again. */
-static int make_folder(int dirfd, const char *name, mode_t mode)
+/* The umask may take bits of the mode away, so it is set again. */
+int blob_make_folder(int dirfd, const char *name, mode_t mode)
 {
 	AUTO_CLOSE int fd = -1;
 	int r = disk_mkdirat(dirfd, name, mode);
@@ -77,18 +77,11 @@ static int make_folder(int dirfd, const char *name, mode_t mode)
 /* Make or find a folder. Return: a descriptor, or a negative errno. */
 static int open_folder(int dirfd, const char *name, mode_t mode, struct err *err)
 {
-	int r = make_folder(dirfd, name, mode);
+	int r = blob_make_folder(dirfd, name, mode);
 
 	if (r == 0)
 		r = disk_openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	return r < 0 ? err_errno(err, r, "making the store's folder '%s'", name) : r;
-}
-
-int blob_make_fanout(struct blob_store *store, enum blob_kind kind, const struct blob_name *name)
-{
-	char folder[3] = { name->text[0], name->text[1], '\0' };
-
-	return make_folder(store->kind_fds[kind], folder, 0711);
 }
 
 /* Give a file the time we want, and see which one the file system makes of it. */
@@ -261,14 +254,14 @@ static int compare(const struct blob_store *store, const struct digest *digest, 
 	return 0;
 }
 
-int blob_look(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
-	      const struct blob_name *name, struct stat *st, struct err *err)
+int blob_look(struct blob_store *store, const struct digest *digest, enum blob_kind kind, struct stat *st,
+	      struct err *err)
 {
-	int r = disk_fstatat(store->kind_fds[kind], name->text, st, AT_SYMLINK_NOFOLLOW);
+	int r = blob_stat_name(store, digest, kind, st);
 
 	if (r == 0)
 		return compare(store, digest, kind, st);
-	if (r == -ENOENT)
+	if (blob_is_nowhere(r))
 		return BLOB_MISSING;
 	return err_errno(err, r, "looking at blob %s", DIGEST_TEXT(digest));
 }
@@ -277,11 +270,8 @@ int blob_stat(struct blob_store *store, const struct digest *digest, enum blob_k
 	      struct blob_info *info, struct err *err)
 {
 	struct blob_info found;
-	struct blob_name name;
-	int r;
+	int r = blob_check(store, digest, kind, &found, err);
 
-	blob_print_name(digest->hash, &name);
-	r = blob_check(store, digest, kind, &name, &found, err);
 	if (r == 0 && info)
 		*info = found;
 	return r;
@@ -293,19 +283,16 @@ int blob_stat(struct blob_store *store, const struct digest *digest, enum blob_k
 static int open_kind(struct blob_store *store, const struct digest *digest, enum blob_kind kind, int *fd,
 		     struct err *err)
 {
-	AUTO_CLOSE int opened = -1;
-	struct blob_name name;
+	AUTO_CLOSE int opened = blob_open_name(store, digest, kind);
 	uint64_t inode;
 	struct stat st;
 	int r;
 
-	blob_print_name(digest->hash, &name);
-	opened = disk_openat(store->kind_fds[kind], name.text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-	if (opened == -ENOENT)
+	if (blob_is_nowhere(opened))
 		return BLOB_MISSING;
 	if (opened == -ELOOP || opened == -ENXIO)
 		return BLOB_CHANGED; /* a symlink or a pipe has our name */
-	if (opened == -EACCES && (r = blob_look(store, digest, kind, &name, &st, err)) != 0)
+	if (opened == -EACCES && (r = blob_look(store, digest, kind, &st, err)) != 0)
 		return r; /* who may not read it sees why, if it has another mode */
 	if (opened < 0)
 		return err_errno(err, opened, "opening blob %s", DIGEST_TEXT(digest));
@@ -423,12 +410,14 @@ int blob_copy(struct blob_store *store, const struct digest *digest, int dirfd, 
 
 int blob_discard(struct blob_store *store, const struct digest *digest, enum blob_kind kind, struct err *err)
 {
-	struct blob_name name;
-	int r;
+	AUTO_BLOB_PLACE struct blob_place place;
+	int r = blob_place_find(&place, store, digest, kind);
 
-	blob_print_name(digest->hash, &name);
-	r = disk_unlinkat(store->kind_fds[kind], name.text, 0);
-	if (r == -ENOENT)
+	if (r == 0)
+		do
+			r = disk_unlinkat(place.dirfd, place.name, 0);
+		while (r == -ENOENT && blob_place_changed(&place));
+	if (blob_is_nowhere(r))
 		return BLOB_MISSING;
 	return r < 0 ? err_errno(err, r, "taking blob %s out of the store", DIGEST_TEXT(digest)) : 0;
 }
@@ -436,11 +425,9 @@ int blob_discard(struct blob_store *store, const struct digest *digest, enum blo
 bool blob_has_no_other_link(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
 			    uint64_t *allocated)
 {
-	struct blob_name name;
 	struct stat st;
 
-	blob_print_name(digest->hash, &name);
-	if (disk_fstatat(store->kind_fds[kind], name.text, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	if (blob_stat_name(store, digest, kind, &st) < 0)
 		return false;
 	*allocated = blob_allocated(&st);
 	return st.st_nlink == 1;
@@ -461,20 +448,17 @@ static struct stat stat_of(const struct statx *stx)
 }
 
 /* Look at one name of a fan-out folder. Return: 0 if it is one of ours, BLOB_MISSING, or a negative errno. */
-static int scan_entry(struct blob_store *store, enum blob_kind kind, unsigned fanout, const char *name,
-		      struct blob_found *found)
+static int scan_entry(struct blob_store *store, enum blob_kind kind, unsigned fanout, int dirfd,
+		      const char *name, struct blob_found *found)
 {
 	struct digest *digest = &found->info.digest;
-	struct blob_name path;
 	struct statx stx;
 	struct stat st;
 	int r;
 
 	if (digest_parse_hash(name, strlen(name), digest->hash) < 0 || digest->hash[0] != fanout)
 		return BLOB_MISSING;
-	blob_print_name(digest->hash, &path);
-	r = disk_statx(store->kind_fds[kind], path.text, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME,
-		       &stx);
+	r = disk_statx(dirfd, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &stx);
 	if (r < 0)
 		return r == -ENOENT ? BLOB_MISSING : r;
 	st = stat_of(&stx);
@@ -505,7 +489,7 @@ int blob_scan(struct blob_store *store, enum blob_kind kind, unsigned fanout,
 		return r;
 	while ((entry = disk_readdir(dir, &r))) {
 		struct blob_found one;
-		int looked = scan_entry(store, kind, fanout, entry->d_name, &one);
+		int looked = scan_entry(store, kind, fanout, dirfd(dir), entry->d_name, &one);
 
 		if (looked == 0)
 			found(ctx, &one);

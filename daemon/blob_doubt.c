@@ -147,20 +147,20 @@ int blob_check_bytes(struct blob_store *store, int fd, const struct digest *dige
 }
 
 int blob_check(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
-	       const struct blob_name *name, struct blob_info *info, struct err *err)
+	       struct blob_info *info, struct err *err)
 {
 	AUTO_CLOSE int fd = -1;
 	struct stat st;
-	int r = blob_look(store, digest, kind, name, &st, err);
+	int r = blob_look(store, digest, kind, &st, err);
 
 	if (r != 0)
 		return r;
 	*info = (struct blob_info){ .digest = *digest, .allocated = blob_allocated(&st) };
 	if (!blob_store_in_doubt(store))
 		return 0;
-	fd = disk_openat(store->kind_fds[kind], name->text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	fd = blob_open_name(store, digest, kind);
 	if (fd < 0)
-		return fd == -ENOENT ? BLOB_MISSING
-				     : err_errno(err, fd, "opening blob %s", DIGEST_TEXT(digest));
+		return blob_is_nowhere(fd) ? BLOB_MISSING
+					   : err_errno(err, fd, "opening blob %s", DIGEST_TEXT(digest));
 	return blob_check_bytes(store, fd, digest, kind, &info->inode, err);
 }

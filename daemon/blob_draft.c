@@ -109,56 +109,62 @@ static int seal(struct blob_draft *draft, struct blob_info *info)
 	return draft->kind == BLOB_EXEC ? stop_writing(draft) : 0;
 }
 
-static int link_draft(struct blob_draft *draft, int dirfd, const char *name)
+static int link_draft(struct blob_draft *draft, const struct blob_place *place)
 {
 	if (draft->has_name)
-		return disk_linkat(store_of(draft)->tmp_fd, draft->name, dirfd, name, 0);
-	return disk_link_fd(draft->fd, dirfd, name);
+		return disk_linkat(store_of(draft)->tmp_fd, draft->name, place->dirfd, place->name, 0);
+	return disk_link_fd(draft->fd, place->dirfd, place->name);
+}
+
+/* Take the final name if it is free. */
+static int take_free_name(struct blob_draft *draft, struct blob_place *place)
+{
+	int r = link_draft(draft, place);
+
+	if (r == -ENOENT && (r = blob_place_make(place)) == 0) /* somebody has deleted its folder */
+		r = link_draft(draft, place);
+	return r;
 }
 
 /* Take the final name, from whatever has it. There is no moment without a file of that name. */
-static int take_name(struct blob_draft *draft, const struct blob_name *name)
+static int take_name(struct blob_draft *draft, struct blob_place *place)
 {
-	struct blob_store *store = store_of(draft);
+	int tmp_fd = store_of(draft)->tmp_fd;
 	int r;
 
 	if (!draft->has_name) {
-		blob_print_temporary(store, draft->name);
-		if ((r = disk_link_fd(draft->fd, store->tmp_fd, draft->name)) < 0)
+		blob_print_temporary(store_of(draft), draft->name);
+		if ((r = disk_link_fd(draft->fd, tmp_fd, draft->name)) < 0)
 			return r;
 		draft->has_name = true;
 	}
-	r = disk_renameat2(store->tmp_fd, draft->name, store->kind_fds[draft->kind], name->text, 0);
+	r = disk_renameat2(tmp_fd, draft->name, place->dirfd, place->name, 0);
+	if (r == -ENOENT && (r = blob_place_make(place)) == 0)
+		r = disk_renameat2(tmp_fd, draft->name, place->dirfd, place->name, 0);
 	draft->has_name = r < 0;
 	return r;
 }
 
 /* Take the final name if it is free, or if what has it was changed. Return: 0, BLOB_EXISTS, or an errno. */
-static int enter(struct blob_draft *draft, const struct digest *digest, struct blob_info *info, bool *changed)
+static int enter(struct blob_draft *draft, struct blob_place *place, struct blob_info *info, bool *changed)
 {
-	struct blob_store *store = store_of(draft);
-	struct blob_name name;
 	int r = -EEXIST;
 
-	blob_print_name(digest->hash, &name);
 	for (int i = 0; i < N_ATTEMPTS && r == -EEXIST; i++) {
 		struct blob_info known;
 		int there;
 
-		r = link_draft(draft, store->kind_fds[draft->kind], name.text);
-		if (r == -ENOENT &&
-		    (r = blob_make_fanout(store, draft->kind, &name)) == 0) /* the first in it */
-			r = link_draft(draft, store->kind_fds[draft->kind], name.text);
+		r = take_free_name(draft, place);
 		if (r != -EEXIST)
 			break;
-		there = blob_check(store, digest, draft->kind, &name, &known, NULL);
+		there = blob_check(store_of(draft), &info->digest, draft->kind, &known, NULL);
 		if (there == 0) {
 			*info = known;
 			return BLOB_EXISTS;
 		}
 		if (there == BLOB_CHANGED) {
 			*changed = true;
-			return take_name(draft, &name);
+			return take_name(draft, place);
 		}
 	}
 	return r;
@@ -167,17 +173,17 @@ static int enter(struct blob_draft *draft, const struct digest *digest, struct b
 int blob_draft_publish(struct blob_draft *draft, const struct digest *digest, bool replace,
 		       struct blob_info *info, bool *changed, struct err *err)
 {
-	struct blob_name name;
+	AUTO_BLOB_PLACE struct blob_place place = { .opened = -1 };
 	int r;
 
 	info->digest = *digest;
 	r = seal(draft, info);
-	if (r == 0 && replace) {
-		blob_print_name(digest->hash, &name);
-		r = take_name(draft, &name);
-	} else if (r == 0) {
-		r = enter(draft, digest, info, changed);
-	}
+	if (r == 0)
+		r = blob_place_find(&place, store_of(draft), digest, draft->kind);
+	if (r == -ENOENT) /* the first in its folder */
+		r = blob_place_make(&place);
+	if (r == 0)
+		r = replace ? take_name(draft, &place) : enter(draft, &place, info, changed);
 	if (r == 0) { /* it is in the store now: the room is given back when the catalog counts it */
 		draft->writer->reserved += draft->reserved;
 		draft->reserved = 0;

@@ -35,8 +35,7 @@ static bool is_disk_to_blame(int r)
 
 int blob_exam_begin(struct blob_exam *exam, bool claim, struct err *err)
 {
-	int kind_fd = exam->writer->store->kind_fds[exam->kind];
-	struct blob_name name;
+	struct blob_store *store = exam->writer->store;
 	int r;
 
 	exam->fd = -1;
@@ -44,14 +43,13 @@ int blob_exam_begin(struct blob_exam *exam, bool claim, struct err *err)
 	exam->found = (struct digest){ 0 };
 	if (claim)
 		blob_claim(exam->writer, &exam->digest);
-	blob_print_name(exam->digest.hash, &name);
-	r = disk_fstatat(kind_fd, name.text, &exam->st, AT_SYMLINK_NOFOLLOW);
+	r = blob_stat_name(store, &exam->digest, exam->kind, &exam->st);
 	if (r == 0 && S_ISREG(exam->st.st_mode)) {
-		r = exam->fd = disk_openat(kind_fd, name.text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+		r = exam->fd = blob_open_name(store, &exam->digest, exam->kind);
 		if (r >= 0)
 			r = disk_fstat(exam->fd, &exam->st); /* it may be another one by now */
 	}
-	if (r == -ENOENT || r == -ENOTDIR)
+	if (blob_is_nowhere(r))
 		return BLOB_MISSING;
 	if (r < 0 && !is_disk_to_blame(r)) {
 		blob_exam_end(exam);

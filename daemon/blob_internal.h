@@ -6,6 +6,7 @@
 #ifndef DIRCACHE_DAEMON_BLOB_INTERNAL_H
 #define DIRCACHE_DAEMON_BLOB_INTERNAL_H
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -50,16 +51,74 @@ static inline uint64_t blob_allocated(const struct stat *st)
 
 void blob_print_name(const uint8_t hash[DIGEST_HASH_SIZE], struct blob_name *name);
 
+/* ---- places ---- */
+
+/*
+ * A place is where a blob is or would be: a fan-out folder, and the name in it. Whatever is done to a blob by
+ * name is done there, so that no symlink in the place of the folder is followed, and the kernel has a folder
+ * less to go through. The folder is a descriptor that the store keeps, or was opened for this place.
+ *
+ * Somebody may put another folder in the place of a kept one (a backup of it, say). So who is told ENOENT
+ * asks whether that is so, and tries again:
+ *
+ *     if ((r = blob_place_find(&place, store, digest, kind)) == 0)
+ *             do
+ *                     r = disk_unlinkat(place.dirfd, place.name, 0);
+ *             while (r == -ENOENT && blob_place_changed(&place));
+ */
+struct blob_place {
+	int dirfd;        /* of the fan-out folder; -1: there is none */
+	const char *name; /* in it */
+
+	/* Private. */
+	struct blob_store *store;
+	enum blob_kind kind;
+	atomic_int *kept;
+	int opened;            /* what is to be closed, or -1 */
+	struct blob_name path; /* below the kind's folder */
+};
+
+#define AUTO_BLOB_PLACE CLEANUP(blob_place_close)
+
+/* Return: 0; -ENOENT or -ENOTDIR, for which see blob_is_nowhere(); or another negative errno. To be closed in
+ * any case. A place is not copied. */
+int blob_place_find(struct blob_place *place, struct blob_store *store, const struct digest *digest,
+		    enum blob_kind kind);
+void blob_place_close(struct blob_place *place);
+
+/* Is its folder another one by now, or there at last? Then that is the place's from here on. */
+bool blob_place_changed(struct blob_place *place);
+
+/* Does this tell that there is no blob: neither the name, nor a folder for it, but perhaps a symlink? */
+static inline bool blob_is_nowhere(int r)
+{
+	return r == -ENOENT || r == -ENOTDIR;
+}
+
+/* Make the folder of a place that has none, or a deleted one. Return: 0, or a negative errno (-ENOTDIR: what
+ * has its name is none). */
+int blob_place_make(struct blob_place *place);
+
+/* ---- looks ---- */
+
 /* Is this inode as it was published, but for its size: type, mode, owner, time? */
 bool blob_is_published(const struct blob_store *store, enum blob_kind kind, const struct stat *st);
 
 /* blob_stat() by name, with the inode's stat. Does not fail on what is there: BLOB_CHANGED. */
-int blob_look(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
-	      const struct blob_name *name, struct stat *st, struct err *err);
+int blob_look(struct blob_store *store, const struct digest *digest, enum blob_kind kind, struct stat *st,
+	      struct err *err);
 
 /* blob_look(), and while the store is in doubt blob_check_bytes() as well. */
 int blob_check(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
-	       const struct blob_name *name, struct blob_info *info, struct err *err);
+	       struct blob_info *info, struct err *err);
+
+/* Open what has a blob's name to read it, whatever that is: -ELOOP, -ENXIO if it is no file. Return: a
+ * descriptor, or a negative errno. */
+int blob_open_name(struct blob_store *store, const struct digest *digest, enum blob_kind kind);
+
+/* Look at what has a blob's name. Return: 0, or a negative errno. */
+int blob_stat_name(struct blob_store *store, const struct digest *digest, enum blob_kind kind,
+		   struct stat *st);
 
 /**
  * While the store is in doubt, hash what an open blob holds, unless its inode is vouched for.
@@ -82,8 +141,8 @@ int blob_find_inode(int fd, uint64_t *inode);
 struct blob_doubt *blob_doubt_new(void);
 void blob_doubt_free(struct blob_doubt *doubt); /* NULL is fine */
 
-/* Make the fan-out folder of a name; it may be there. Return: 0, or a negative errno. */
-int blob_make_fanout(struct blob_store *store, enum blob_kind kind, const struct blob_name *name);
+/* Make a folder if it is missing. Return: 0, or a negative errno. */
+int blob_make_folder(int dirfd, const char *name, mode_t mode);
 
 /* The name of a kind's folder in STORE. */
 const char *blob_kind_folder(enum blob_kind kind);

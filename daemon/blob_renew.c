@@ -30,17 +30,14 @@ static struct blob_store *store_of(const struct renewal *renewal)
  */
 static int open_source(const struct renewal *renewal, enum blob_kind kind, int *fd, struct stat *st)
 {
-	struct blob_name name;
 	int r;
 
-	blob_print_name(renewal->digest->hash, &name);
-	*fd = disk_openat(store_of(renewal)->kind_fds[kind], name.text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK,
-			  0);
-	if (*fd == -ENOENT)
+	*fd = blob_open_name(store_of(renewal), renewal->digest, kind);
+	if (blob_is_nowhere(*fd))
 		return BLOB_MISSING;
 	/* A symlink or a socket has our name, or we may not read what has it. */
 	if (*fd == -ELOOP || *fd == -ENXIO || *fd == -EACCES)
-		r = disk_fstatat(store_of(renewal)->kind_fds[kind], name.text, st, AT_SYMLINK_NOFOLLOW);
+		r = blob_stat_name(store_of(renewal), renewal->digest, kind, st);
 	else
 		r = *fd < 0 ? *fd : disk_fstat(*fd, st);
 	if (r < 0)
@@ -85,15 +82,17 @@ static int take_out(const struct renewal *renewal, enum blob_kind kind, const st
 		    struct err *err)
 {
 	struct blob_store *store = store_of(renewal);
+	AUTO_BLOB_PLACE struct blob_place place;
 	char away[BLOB_TEMPORARY_SIZE];
-	struct blob_name name;
 	struct stat st;
-	int r;
+	int r = blob_place_find(&place, store, renewal->digest, kind);
 
-	blob_print_name(renewal->digest->hash, &name);
 	blob_print_temporary(store, away);
-	r = disk_renameat2(store->kind_fds[kind], name.text, store->tmp_fd, away, 0);
-	if (r == -ENOENT)
+	if (r == 0)
+		do
+			r = disk_renameat2(place.dirfd, place.name, store->tmp_fd, away, 0);
+		while (r == -ENOENT && blob_place_changed(&place));
+	if (blob_is_nowhere(r))
 		return 0;
 	if (r == 0)
 		r = disk_fstatat(store->tmp_fd, away, &st, AT_SYMLINK_NOFOLLOW);
@@ -101,7 +100,7 @@ static int take_out(const struct renewal *renewal, enum blob_kind kind, const st
 		return err_errno(err, r, "taking changed blob %s out of the store",
 				 DIGEST_TEXT(renewal->digest));
 	if (st.st_dev != wrong->st_dev || st.st_ino != wrong->st_ino) {
-		(void)disk_renameat2(store->tmp_fd, away, store->kind_fds[kind], name.text, 0);
+		(void)disk_renameat2(store->tmp_fd, away, place.dirfd, place.name, 0);
 		return 0;
 	}
 	(void)rmtree(store->tmp_fd, away, NULL); /* a folder may have had its name */
@@ -141,12 +140,14 @@ static int renew_from(const struct renewal *renewal, enum blob_kind from, struct
 }
 
 /* Does the file system take one more link to a blob? Only trying tells. */
-static bool has_links_left(struct blob_store *store, enum blob_kind kind, const struct blob_name *name)
+static bool has_links_left(struct blob_store *store, const struct digest *digest, enum blob_kind kind)
 {
+	AUTO_BLOB_PLACE struct blob_place place;
 	char trial[BLOB_TEMPORARY_SIZE];
 
 	blob_print_temporary(store, trial);
-	if (disk_linkat(store->kind_fds[kind], name->text, store->tmp_fd, trial, 0) < 0)
+	if (blob_place_find(&place, store, digest, kind) < 0 ||
+	    disk_linkat(place.dirfd, place.name, store->tmp_fd, trial, 0) < 0)
 		return false;
 	(void)disk_unlinkat(store->tmp_fd, trial, 0);
 	return true;
@@ -178,19 +179,17 @@ static int find_and_renew(struct blob_writer *writer, const struct digest *diges
 	struct renewal renewal = { writer, digest, kind, false, info, n_changed };
 	struct blob_store *store = writer->store;
 	struct blob_info known;
-	struct blob_name name;
 	struct stat st;
 	int own, others;
 
-	blob_print_name(digest->hash, &name);
-	if ((own = blob_check(store, digest, kind, &name, &known, err)) < 0)
+	if ((own = blob_check(store, digest, kind, &known, err)) < 0)
 		return own;
-	if (own == 0 && (!links_used_up || has_links_left(store, kind, &name))) {
+	if (own == 0 && (!links_used_up || has_links_left(store, digest, kind))) {
 		*info = known;
 		return BLOB_EXISTS;
 	}
 	renewal.replace = own == 0;
-	if ((others = blob_look(store, digest, other, &name, &st, err)) < 0)
+	if ((others = blob_look(store, digest, other, &st, err)) < 0)
 		return others;
 	/* From an unchanged inode if there is one, else from whatever has the name. */
 	if (own == 0 || others == BLOB_CHANGED)

@@ -79,6 +79,13 @@ int disk_reopen_on(int mount_fd, int fd, int flags)
 	return r < 0 ? r : SYSTEM(open_by_handle_at(mount_fd, &u.handle, flags | O_CLOEXEC));
 }
 
+int disk_dup_over(int fd, int over)
+{
+	int r = SYSTEM(dup3(fd, over, O_CLOEXEC));
+
+	return r < 0 ? r : 0;
+}
+
 void disk_close(int fd)
 {
 	if (fd >= 0)

@@ -3,6 +3,7 @@
 """No symlink is followed in the store, nor at a target: whoever got one in there gains nothing by it. The daemon is
 root, which could read and write all that they lead to; who asks is another user."""
 
+import hashlib
 import os
 import shutil
 
@@ -44,6 +45,22 @@ def materialize(story, name, mode="link"):
     return ALICE.does(ask)
 
 
+def cat(story):
+    """As alice. Return: the plain file's bytes, or the code of an error."""
+    def ask():
+        with Client(story.socket) as client:
+            digest = "%s/%d" % (hashlib.sha256(DATA[0]).hexdigest(), len(DATA[0]))
+            said = outcome(client.call, "cat", {"digest": digest})
+            return said if isinstance(said, str) else os.read(client.fds[0], 1000)
+    return ALICE.does(ask)
+
+
+def verify(story):
+    """Return: how much is wrong."""
+    with Client(story.socket) as client:
+        return client.call("verify", {})["faults_total"]
+
+
 def blob_path(story):
     """Of the plain file."""
     for folder, _, names in os.walk(os.path.join(story.store, "blobs")):
@@ -71,7 +88,7 @@ def state(path):
         return st.st_ino, st.st_mode, st.st_uid, st.st_nlink, st.st_mtime_ns, file.read()
 
 
-def ck_safe(story, claim, outside, before, modes):
+def ck_safe(story, claim, link, outside, before, modes):
     story.check_is("%s: what it leads to is as it was" % claim, state(outside), before)
     for mode in modes:
         for again in range(2):
@@ -87,6 +104,13 @@ def ck_safe(story, claim, outside, before, modes):
             story.check("%s: in an inode that is not what it leads to" % claim, got.st_ino not in inodes(outside) and
                         not os.path.islink(path + "/plain"))
             shutil.rmtree(path)
+    said = cat(story)
+    story.check("%s: its bytes are given, or none (%s)" % (claim, said), isinstance(said, str) or said == DATA[0])
+    said = ROOT.does(verify, story)
+    story.check("%s: it is not there any more, or verify tells of it" % claim, said or not os.path.islink(link), said)
+    said = outcome(put, story)
+    story.check("%s: what is stored again is the same, or refused (%s)" % (claim, said),
+                said == story.tree or "/" not in said)
     story.check_is("%s: nothing hidden is left" % claim, [name for name in os.listdir(story.home) if name[0] == "."], [])
     story.check_is("%s: and still what it leads to is as it was" % claim, state(outside), before)
 
@@ -103,8 +127,8 @@ def in_the_store(story):
     for claim, of, make, modes in (
             ("a blob that is a symlink to a secret", lambda path: path, secret, every),
             ("a blob that is a symlink to its very bytes", lambda path: path, twin, every),
-            ("a folder of blobs that is a symlink", os.path.dirname, copied, ["link"]),
-            ("the folder of all blobs that is one", lambda path: os.path.dirname(os.path.dirname(path)), copied, ["link"])):
+            ("a folder of blobs that is a symlink", os.path.dirname, copied, every),
+            ("the folder of all blobs that is one", lambda path: os.path.dirname(os.path.dirname(path)), copied, every)):
         for is_running in True, False:
             what = claim + ("" if is_running else ", at the start")
             path = of(blob_path(story))
@@ -114,7 +138,7 @@ def in_the_store(story):
             if is_running or claim.startswith("a "):
                 if not is_running:
                     restart(story, what)
-                ck_safe(story, what, outside, before, modes)
+                ck_safe(story, what, path, outside, before, modes)
             else:
                 story.kill_daemon()
                 story.check("%s: the daemon does not start" % what, not starts(story))
@@ -155,9 +179,15 @@ def twin(story, path):
 
 
 def copied(story, path):
-    """A copy with all modes and times, in other inodes: what the daemon may still have open is not it."""
+    """A copy with all modes and times, in other inodes: what the daemon may still have open is not it. What was stored
+    as a plain file has other bytes there, so that reading it shows, too."""
     target = outside_of(story) + "/copied"
+    changed = os.path.join(target, os.path.relpath(blob_path(story), path))
     shutil.copytree(path, target)
+    st = os.stat(changed)
+    with open(changed, "r+b") as file:
+        file.write(SECRET[:len(DATA[0])])
+    os.utime(changed, ns=(st.st_atime_ns, st.st_mtime_ns))
     shutil.rmtree(path)
     return target
 

@@ -425,6 +425,26 @@ START_TEST(a_fan_out_folder_that_is_kept_open_may_be_replaced)
 }
 END_TEST
 
+START_TEST(a_fan_out_folder_that_is_kept_open_and_deleted_is_made_again)
+{
+	struct digest digest;
+	char path[128];
+
+	open_store();
+	blob_store_keep_folders(store);
+	digest = put("hello", BLOB_PLAIN);
+	(void)snprintf(path, sizeof(path), "%s", path_of(&digest, BLOB_PLAIN));
+	ck_assert_int_eq(unlinkat(folder, path, 0), 0);
+	*strrchr(path, '/') = '\0';
+	ck_assert_int_eq(unlinkat(folder, path, AT_REMOVEDIR), 0);
+	ck_assert_int_eq(blob_stat(store, &digest, BLOB_PLAIN, NULL, &err), BLOB_MISSING);
+	digest = put("hello", BLOB_PLAIN);
+	ck_assert_uint_eq(stat_of(&digest, BLOB_PLAIN).st_nlink, 1);
+	ck_assert_int_eq(blob_stat(store, &digest, BLOB_PLAIN, NULL, &err), 0);
+	close_store();
+}
+END_TEST
+
 START_TEST(linking_says_what_is_in_the_way)
 {
 	struct digest digest, absent = { .size = 3 };
@@ -460,4 +480,5 @@ UNIT_MAIN("blob", bytes_come_back_whole, the_empty_blob_is_known_and_never_store
 	  a_changed_inode_is_never_used, a_changed_inode_makes_way_when_its_bytes_are_stored_again,
 	  an_unchanged_kind_is_read_when_the_other_was_changed, reading_notices_a_change_that_no_look_can_see,
 	  an_exam_of_a_file_that_grows_all_the_while_has_an_end, a_link_shares_the_inode,
-	  a_fan_out_folder_that_is_kept_open_may_be_replaced, linking_says_what_is_in_the_way)
+	  a_fan_out_folder_that_is_kept_open_may_be_replaced,
+	  a_fan_out_folder_that_is_kept_open_and_deleted_is_made_again, linking_says_what_is_in_the_way)
