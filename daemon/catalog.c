@@ -438,6 +438,21 @@ bool catalog_may_have_size(const struct catalog *catalog, uint64_t size)
 	return atomic_load_explicit(&catalog->size_hints[size_slot(size)], memory_order_relaxed);
 }
 
+static struct catalog_entry *if_stored(struct catalog_entry *entry)
+{
+	return entry && entry->kinds ? entry : NULL;
+}
+
+bool catalog_walk_is_over(const struct catalog *catalog, const struct map_walk *walk)
+{
+	return map_walk_is_over(&catalog->map, walk);
+}
+
+struct catalog_entry *catalog_walk_step(const struct catalog *catalog, struct map_walk *walk)
+{
+	return if_stored(map_walk_step(&catalog->map, walk));
+}
+
 size_t catalog_end(const struct catalog *catalog)
 {
 	return map_end(&catalog->map);
@@ -445,10 +460,5 @@ size_t catalog_end(const struct catalog *catalog)
 
 struct catalog_entry *catalog_at(const struct catalog *catalog, size_t position)
 {
-	struct catalog_entry *entry;
-
-	if (position >= map_end(&catalog->map))
-		return NULL;
-	entry = map_slot(&catalog->map, position);
-	return entry && entry->kinds ? entry : NULL;
+	return position < catalog_end(catalog) ? if_stored(map_slot(&catalog->map, position)) : NULL;
 }

@@ -18,6 +18,7 @@
 #include "common/auto.h"
 #include "daemon/blob.h"
 #include "daemon/index.h"
+#include "daemon/map.h"
 
 struct catalog;
 
@@ -171,7 +172,12 @@ struct catalog_totals catalog_totals(const struct catalog *catalog);
  */
 bool catalog_may_have_size(const struct catalog *catalog, uint64_t size);
 
-/* Visit all blobs between two positions (0 to catalog_end()); those added meanwhile may be missed. */
+/* Visit all blobs, in steps: map.h. */
+bool catalog_walk_is_over(const struct catalog *catalog, const struct map_walk *walk);
+struct catalog_entry *catalog_walk_step(const struct catalog *catalog, struct map_walk *walk); /* or NULL */
+
+/* The same by position, 0 to catalog_end(): less to do; but where others come or go meanwhile some are
+ * missed. */
 size_t catalog_end(const struct catalog *catalog);
 struct catalog_entry *catalog_at(const struct catalog *catalog, size_t position); /* or NULL */
 

@@ -263,7 +263,7 @@ void map_add(struct map *map, struct digest *item)
 	/* More than once only if all that was in a table went to the same half. */
 	for (;;) {
 		table = map->directory[entry_of(map, mixed)];
-		if (table->n < table->n_slots / 4 * 3)
+		if (table->n < table->n_slots / 4 * 3) /* MAP_TABLE_ITEMS of the largest */
 			break;
 		make_room(map, entry_of(map, mixed));
 	}
@@ -304,4 +304,25 @@ void *map_slot(const struct map *map, size_t i)
 
 	i %= MAP_TABLE_SLOTS;
 	return i < table->n_slots ? table->slots[i] : NULL;
+}
+
+bool map_walk_is_over(const struct map *map, const struct map_walk *walk)
+{
+	return walk->next == walk->n && walk->n_tables >= map->n_tables;
+}
+
+static void note_keys(const struct map_table *table, struct map_walk *walk)
+{
+	walk->n = walk->next = 0;
+	for (size_t i = 0; i < table->n_slots && walk->n < table->n; i++)
+		if (table->slots[i])
+			walk->keys[walk->n++] = *table->slots[i];
+}
+
+void *map_walk_step(const struct map *map, struct map_walk *walk)
+{
+	if (walk->next < walk->n)
+		return map_find(map, &walk->keys[walk->next++]);
+	note_keys(map->tables[walk->n_tables++], walk);
+	return NULL;
 }

@@ -16,12 +16,16 @@
 #ifndef DIRCACHE_DAEMON_MAP_H
 #define DIRCACHE_DAEMON_MAP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "common/digest.h"
 
-enum { MAP_TABLE_SLOTS = 1024 };
+enum {
+	MAP_TABLE_SLOTS = 1024,
+	MAP_TABLE_ITEMS = MAP_TABLE_SLOTS / 4 * 3, /* in it at most */
+};
 
 struct map_table;
 
@@ -60,8 +64,8 @@ void map_reserve(struct map *map, size_t n);
 void map_remove(struct map *map, const struct digest *item);
 
 /*
- * What is in the slot, for a walk over 0 to map_end() - 1; NULL where free. What is added on the way may move
- * others to higher slots and lengthen the walk; what is removed may move others to lower ones.
+ * What is in the slot, of 0 to map_end() - 1; NULL where free. What is added or removed moves others: only a
+ * walk at one go sees all.
  */
 void *map_slot(const struct map *map, size_t i);
 
@@ -69,5 +73,22 @@ static inline size_t map_end(const struct map *map)
 {
 	return map->n_tables * MAP_TABLE_SLOTS;
 }
+
+/*
+ * A walk in steps, between which things may be added and removed. What is in the map from the first step to
+ * the last is met; again, where its table was split meanwhile. Of 30 KiB: the keys of a table are noted at
+ * once, and each is looked for when its turn comes.
+ */
+struct map_walk { /* all zero: at the beginning */
+	/* Private. */
+	size_t n_tables; /* noted so far; the last one's keys are */
+	size_t n, next;
+	struct digest keys[MAP_TABLE_ITEMS];
+};
+
+bool map_walk_is_over(const struct map *map, const struct map_walk *walk);
+
+/* Go on, while it is not over. Return: what is met; NULL: nothing, here. */
+void *map_walk_step(const struct map *map, struct map_walk *walk);
 
 #endif

@@ -53,7 +53,8 @@ struct recovery {
 	struct pool_queue *queue;
 	struct slice slice;
 	bool files, in_doubt, unread, stop, done, whole;
-	size_t next; /* of found, doubts, the catalog, suspects */
+	size_t next; /* of found, doubts, suspects */
+	struct map_walk walk;
 	struct doubt *doubts;
 	size_t n_doubts, doubts_capacity;
 	struct suspects suspects;
@@ -276,8 +277,7 @@ static bool drop_suspects_step(struct slice *slice)
 	return false;
 }
 
-/* Return: is the entry gone? Another may have moved to its place. */
-static bool drop_unseen(struct recovery *recovery, struct catalog_entry *entry)
+static void drop_unseen(struct recovery *recovery, struct catalog_entry *entry)
 {
 	uint64_t row = entry->row;
 
@@ -291,26 +291,27 @@ static bool drop_unseen(struct recovery *recovery, struct catalog_entry *entry)
 		put_row(recovery, catalog_row(entry));
 	else
 		index_batch_drop_blob(recovery->rows, row);
-	return !entry;
 }
 
 static bool drop_step(struct slice *slice)
 {
 	struct recovery *recovery = CONTAINER_OF(slice, struct recovery, slice);
+	const struct catalog *catalog = recovery->parts.catalog;
 
-	for (unsigned i = 0; i < STEP && recovery->next < catalog_end(recovery->parts.catalog); i++) {
-		struct catalog_entry *entry = catalog_at(recovery->parts.catalog, recovery->next);
+	for (unsigned i = 0; i < STEP && !catalog_walk_is_over(catalog, &recovery->walk); i++) {
+		struct catalog_entry *entry = catalog_walk_step(catalog, &recovery->walk);
 
-		if (!entry || !(entry->kinds & ~entry->seen) || !drop_unseen(recovery, entry))
-			recovery->next++;
+		if (entry && entry->kinds & ~entry->seen)
+			drop_unseen(recovery, entry);
 	}
 	submit_rows(recovery);
-	if (recovery->next < catalog_end(recovery->parts.catalog) && !recovery->stop)
-		return true;
-	if (recovery->next < catalog_end(recovery->parts.catalog))
+	if (!catalog_walk_is_over(catalog, &recovery->walk)) {
+		if (!recovery->stop)
+			return true;
 		finish(recovery);
-	else
+	} else {
 		begin(recovery, drop_suspects_step);
+	}
 	return false;
 }
 

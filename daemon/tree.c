@@ -388,14 +388,14 @@ size_t trees_n(const struct trees *trees)
 	return trees->map.n;
 }
 
-size_t trees_end(const struct trees *trees)
+bool trees_visit_is_over(const struct trees *trees, const struct map_walk *walk)
 {
-	return map_end(&trees->map);
+	return map_walk_is_over(&trees->map, walk);
 }
 
-bool trees_at(const struct trees *trees, size_t position, struct digest *digest)
+bool trees_visit_step(const struct trees *trees, struct map_walk *walk, struct digest *digest)
 {
-	const struct tree *tree = position < trees_end(trees) ? map_slot(&trees->map, position) : NULL;
+	const struct tree *tree = map_walk_step(&trees->map, walk);
 
 	if (tree)
 		*digest = tree->digest;

@@ -149,9 +149,9 @@ size_t tree_walk_list(struct tree_walk *walk, struct index_tree *rows, size_t ma
 /* Pass over the next trees. Return: how many: fewer than n at the end. */
 size_t tree_walk_skip(struct tree_walk *walk, size_t n);
 
-/* Visit all cached trees between two positions (0 to trees_end()), in no order. Return: is there one? */
-size_t trees_end(const struct trees *trees);
-bool trees_at(const struct trees *trees, size_t position, struct digest *digest);
+/* Visit all cached trees, in no order, in steps: map.h. Return of the step: is there one, here? */
+bool trees_visit_is_over(const struct trees *trees, const struct map_walk *walk);
+bool trees_visit_step(const struct trees *trees, struct map_walk *walk, struct digest *digest);
 
 /* The row of one cached tree. Return: is it cached? */
 bool trees_row(const struct trees *trees, const struct digest *digest, struct index_tree *row);

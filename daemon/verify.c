@@ -168,6 +168,7 @@ static void free_all(struct verify *verify)
 	verify_rows_free(verify);
 	fault_fini(&verify->fault);
 	verify_names_free(verify);
+	tags_view_free(verify->tags);
 	free(verify->look.again ? verify->kept.items : verify->look.items);
 	free(verify->suspects.items);
 	free(verify->later.items);

@@ -56,8 +56,8 @@ struct verify_look {
 	/* Names of one fan-out folder, or rows of the catalog; at `next`. */
 	struct verify_suspect *items;
 	size_t n, capacity, next;
-	unsigned folder; /* kind * 256 + fan-out: the next to be listed */
-	size_t position; /* in the catalog */
+	unsigned folder;       /* kind * 256 + fan-out: the next to be listed */
+	struct map_walk blobs; /* of the catalog */
 
 	/* The job's. */
 	struct blob_exam exam; /* of the item that is being hashed */
@@ -116,6 +116,7 @@ struct verify {
 	bool listed; /* the names of this phase were looked for */
 
 	struct verify_walk *walk; /* of trees */
+	struct tags_view *tags;   /* all of them, since the phase of tags */
 	size_t next_tag;
 	bool compared;            /* the file of tags, or the index with what SQLite expects */
 	struct verify_rows *rows; /* of the index */

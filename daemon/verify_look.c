@@ -55,8 +55,8 @@ enum verify_next verify_rows_next(struct verify *verify)
 	const struct catalog *catalog = verify->cache->catalog;
 	struct verify_look *look = &verify->look;
 
-	for (unsigned i = 0; i < VERIFY_STEP && look->position < catalog_end(catalog); i++) {
-		const struct catalog_entry *entry = catalog_at(catalog, look->position++);
+	for (unsigned i = 0; i < VERIFY_STEP && !catalog_walk_is_over(catalog, &look->blobs); i++) {
+		const struct catalog_entry *entry = catalog_walk_step(catalog, &look->blobs);
 
 		for (unsigned kind = 0; entry && kind < BLOB_KINDS; kind++) {
 			if (!(entry->kinds & 1u << kind))
@@ -66,7 +66,8 @@ enum verify_next verify_rows_next(struct verify *verify)
 			verify->call->bytes_total += entry->digest.size;
 		}
 	}
-	if (look->n < VERIFY_TURN_ROWS - VERIFY_STEP * BLOB_KINDS && look->position < catalog_end(catalog))
+	if (look->n < VERIFY_TURN_ROWS - VERIFY_STEP * BLOB_KINDS &&
+	    !catalog_walk_is_over(catalog, &look->blobs))
 		return VERIFY_MORE;
 	if (!look->n)
 		return VERIFY_OVER;

@@ -30,10 +30,11 @@ struct suspect_rows {
 
 struct verify_rows {
 	struct index_page page;
-	bool is_read;    /* the page: to be compared */
-	bool in_memory;  /* has each row of memory its own? Before: are there others in the table? */
-	bool is_over;    /* nothing more can be compared */
-	size_t position; /* in memory */
+	bool is_read;         /* the page: to be compared */
+	bool in_memory;       /* has each row of memory its own? Before: are there others in the table? */
+	bool is_over;         /* nothing more can be compared */
+	struct map_walk walk; /* of blobs or trees in memory */
+	size_t next_tag;
 
 	struct suspect_rows suspects, later;
 	struct suspect_row suspect; /* being looked at again */
@@ -79,35 +80,38 @@ static struct index_row find(const struct verify *verify, enum index_table table
 	}
 }
 
-static size_t memory_end(const struct verify *verify, enum index_table table)
+static bool memory_is_over(const struct verify *verify, enum index_table table)
 {
 	switch (table) {
 	case INDEX_BLOBS:
-		return catalog_end(verify->cache->catalog);
+		return catalog_walk_is_over(verify->cache->catalog, &verify->rows->walk);
 	case INDEX_TREES:
-		return trees_end(verify->cache->trees);
+		return trees_visit_is_over(verify->cache->trees, &verify->rows->walk);
 	default:
-		return tags_n(verify->cache->tags);
+		return verify->rows->next_tag == verify->tags->n;
 	}
 }
 
-static struct index_row memory_at(const struct verify *verify, enum index_table table, size_t position)
+/* Return: is one there, at this step? */
+static struct index_row memory_step(struct verify *verify, enum index_table table)
 {
+	struct verify_rows *rows = verify->rows;
 	const struct catalog_entry *entry;
 	struct index_row row = { 0 };
 
 	switch (table) {
 	case INDEX_BLOBS:
-		entry = catalog_at(verify->cache->catalog, position);
+		entry = catalog_walk_step(verify->cache->catalog, &rows->walk);
 		row.is_there = entry;
 		if (entry)
 			row.blob = catalog_row(entry);
 		return row;
 	case INDEX_TREES:
-		row.is_there = trees_at(verify->cache->trees, position, &row.tree.digest);
+		row.is_there = trees_visit_step(verify->cache->trees, &rows->walk, &row.tree.digest);
 		return row;
 	default:
-		return (struct index_row){ .is_there = true, .tag = tags_at(verify->cache->tags, position) };
+		return (struct index_row){ .is_there = true,
+					   .tag = tags_view_at(verify->tags, rows->next_tag++) };
 	}
 }
 
@@ -213,7 +217,7 @@ static void begin_way(struct verify_rows *rows, enum index_table table, bool in_
 	index_page_clear(&rows->page);
 	rows->page.table = table;
 	rows->in_memory = in_memory;
-	rows->position = 0;
+	rows->walk = (struct map_walk){ 0 };
 }
 
 /* Each table is gone through first, and then memory. */
@@ -248,15 +252,16 @@ static enum verify_next gather(struct verify *verify)
 {
 	struct verify_rows *rows = verify->rows;
 	struct index_page *page = &rows->page;
-	size_t end = memory_end(verify, page->table);
+	enum index_table table = page->table;
 
-	for (unsigned i = 0; i < VERIFY_STEP && rows->position < end && page->n < INDEX_PAGE_MAX; i++) {
-		struct index_row row = memory_at(verify, page->table, rows->position++);
+	for (unsigned i = 0; i < VERIFY_STEP && !memory_is_over(verify, table) && page->n < INDEX_PAGE_MAX;
+	     i++) {
+		struct index_row row = memory_step(verify, table);
 
 		if (row.is_there)
 			index_page_add(page, &row);
 	}
-	if (page->n < INDEX_PAGE_MAX && rows->position < end)
+	if (page->n < INDEX_PAGE_MAX && !memory_is_over(verify, table))
 		return VERIFY_MORE;
 	if (!page->n) {
 		end_way(rows);

@@ -42,21 +42,30 @@ static void on_compared(void *ctx, int r, const struct err *err)
 	verify_fault_end(verify, repair && r > 0, !repair ? NULL : r < 0 ? err->text : "written anew");
 }
 
+/* Does it name nothing? One that is gone by now, or names something else, does not matter. */
+static bool names_nothing(const struct verify *verify, const struct index_tag *tag)
+{
+	const struct digest *now = tags_find(verify->cache->tags, tag->name, strlen(tag->name));
+
+	return now && digest_equal(now, &tag->digest) && !catalog_names(verify->cache->catalog, now);
+}
+
 enum verify_next verify_tags_next(struct verify *verify)
 {
 	struct tags *tags = verify->cache->tags;
 
-	for (unsigned i = 0; i < VERIFY_STEP && verify->next_tag < tags_n(tags); i++) {
-		struct index_tag tag = tags_at(tags, verify->next_tag++);
+	if (!verify->tags)
+		verify->tags = tags_view(tags, 0);
+	for (unsigned i = 0; i < VERIFY_STEP && verify->next_tag < verify->tags->n; i++) {
+		struct index_tag tag = tags_view_at(verify->tags, verify->next_tag++);
 
 		verify->call->tags++;
-		if (catalog_names(verify->cache->catalog, &tag.digest))
+		if (!names_nothing(verify, &tag))
 			continue;
-		verify->next_tag -= verify->call->repair; /* the next one will be in its place */
 		report(verify, &tag);
 		return VERIFY_BUSY;
 	}
-	if (verify->next_tag < tags_n(tags))
+	if (verify->next_tag < verify->tags->n)
 		return VERIFY_MORE;
 	if (verify->compared)
 		return VERIFY_OVER;

@@ -28,9 +28,9 @@ struct slab {
 };
 
 struct verify_walk {
-	size_t position; /* among the trees */
-	bool by_tree;    /* the second walk */
-	bool is_absent;  /* something that the first walk met */
+	struct map_walk trees;
+	bool by_tree;   /* the second walk */
+	bool is_absent; /* something that the first walk met */
 	bool in_tree;
 	struct digest tree; /* held */
 
@@ -287,7 +287,7 @@ static bool begin_tree(struct verify *verify)
 	struct verify_walk *walk = verify->walk;
 	struct trees *trees = verify->cache->trees;
 
-	if (!trees_at(trees, walk->position++, &walk->tree) || !trees_hold(trees, &walk->tree))
+	if (!trees_visit_step(trees, &walk->trees, &walk->tree) || !trees_hold(trees, &walk->tree))
 		return false;
 	walk->in_tree = true;
 	verify->call->trees += !walk->by_tree;
@@ -304,12 +304,13 @@ static bool walk_again(struct verify_walk *walk)
 	if (walk->by_tree || !walk->is_absent)
 		return false;
 	walk->by_tree = true;
-	walk->position = 0;
+	walk->trees = (struct map_walk){ 0 };
 	return true;
 }
 
 enum verify_next verify_trees_next(struct verify *verify)
 {
+	const struct trees *trees = verify->cache->trees;
 	struct verify_walk *walk = verify->walk;
 
 	if (!walk)
@@ -328,10 +329,10 @@ enum verify_next verify_trees_next(struct verify *verify)
 	}
 	if (walk->in_tree)
 		return end_tree(verify);
-	for (unsigned i = 0; i < VERIFY_STEP && walk->position < trees_end(verify->cache->trees); i++)
+	for (unsigned i = 0; i < VERIFY_STEP && !trees_visit_is_over(trees, &walk->trees); i++)
 		if (begin_tree(verify))
 			return VERIFY_MORE;
-	if (walk->position < trees_end(verify->cache->trees) || walk_again(walk))
+	if (!trees_visit_is_over(trees, &walk->trees) || walk_again(walk))
 		return VERIFY_MORE;
 	return VERIFY_OVER;
 }

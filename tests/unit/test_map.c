@@ -118,6 +118,47 @@ START_TEST(a_reserved_map_does_not_grow_until_it_holds_that_many)
 }
 END_TEST
 
+/* Half of all stay; the others come and go between the steps. */
+START_TEST(a_walk_meets_all_that_stay_whatever_comes_and_goes_meanwhile)
+{
+	enum { N = 20000, FEW = 90 };
+	static const size_t sizes[] = { FEW, N };
+	static struct thing things[N];
+	static bool is_met[N];
+
+	for (unsigned round = 0; round < 40; round++) {
+		size_t n = sizes[round % 2], n_missed = 0;
+		struct map_walk walk = { 0 };
+		struct map map;
+
+		make_things(things, n);
+		memset(is_met, 0, sizeof(is_met));
+		map_init(&map);
+		for (size_t i = 0; i < n; i++) {
+			things[i].is_in = i % 4 < 3;
+			if (things[i].is_in)
+				map_add(&map, &things[i].digest);
+		}
+		for (size_t i = 0; !map_walk_is_over(&map, &walk); i++) {
+			const struct thing *met = map_walk_step(&map, &walk);
+			struct thing *other = &things[i % n | 1];
+
+			if (met)
+				is_met[met - things] = true;
+			if (other->is_in)
+				map_remove(&map, &other->digest);
+			else
+				map_add(&map, &other->digest);
+			other->is_in = !other->is_in;
+		}
+		for (size_t i = 0; i < n; i += 2)
+			n_missed += things[i].is_in && !is_met[i];
+		ck_assert_uint_eq(n_missed, 0);
+		map_fini(&map);
+	}
+}
+END_TEST
+
 /* What the loop does for one add must not grow with the map. */
 START_TEST(a_map_grows_one_table_at_a_time)
 {
@@ -247,6 +288,7 @@ END_TEST
 UNIT_MAIN("map", an_empty_map_finds_nothing,
 	  map_keeps_every_entry_through_ten_thousand_random_adds_and_removes,
 	  removing_leaves_all_others_findable_at_every_step,
+	  a_walk_meets_all_that_stay_whatever_comes_and_goes_meanwhile,
 	  a_reserved_map_does_not_grow_until_it_holds_that_many, a_map_grows_one_table_at_a_time,
 	  digests_of_one_hash_and_two_sizes_are_one_key, two_maps_keep_the_same_things_in_different_slots,
 	  digests_that_differ_in_two_bytes_are_spread_as_any_others,

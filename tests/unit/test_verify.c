@@ -282,6 +282,43 @@ START_TEST(a_tree_below_another_is_named_as_well_as_that)
 }
 END_TEST
 
+/* What a repair takes out of memory moves others there; none may be passed over for that. */
+START_TEST(every_tree_that_lacks_a_blob_and_every_row_without_a_file_is_told)
+{
+	enum { N = 600 };
+	static struct draft draft;
+	struct checked checked;
+	struct digest blobs[N];
+	struct asked asked;
+
+	start_cache();
+	for (unsigned i = 0; i < N; i++) {
+		struct digest tree;
+		char text[16];
+
+		(void)snprintf(text, sizeof(text), "%u", i);
+		draft_init(&draft);
+		blobs[i] = store_known(text, BLOB_PLAIN);
+		draft_file(&draft, "f", blobs[i], false);
+		tree = draft_store(&draft);
+		put_row(&tree);
+		get_tree(&asked, &tree);
+		asked_fini(&asked);
+	}
+	run_until_idle();
+	for (unsigned i = 0; i < N; i++)
+		ck_assert_int_eq(unlink(path_of_blob(&blobs[i], BLOB_PLAIN)), 0);
+	verify(&checked, true);
+	ck_assert_uint_eq(checked.call.n_faults, 2 * N);
+	ck_assert_uint_eq(checked.call.n_repaired, 2 * N);
+	ck_assert_uint_eq(checked.call.trees, N);
+	ck_assert_uint_eq(trees_n(cache.trees), 0);
+	verify_fini(&checked.call);
+	assert_clean();
+	stop_cache();
+}
+END_TEST
+
 START_TEST(faults_that_are_not_listed_are_counted_and_repaired)
 {
 	struct checked checked;
@@ -406,6 +443,8 @@ UNIT_MAIN("verify", what_is_on_its_way_into_the_catalog_is_no_fault,
 	  what_a_file_takes_later_on_is_noted_and_no_fault, it_waits_for_what_a_killed_daemon_left,
 	  a_folder_that_is_closed_to_the_daemon_gets_its_mode_again,
 	  a_tree_that_lacks_a_blob_is_cached_no_more, a_tree_that_is_leased_stays_and_is_not_called_repaired,
-	  a_tree_below_another_is_named_as_well_as_that, faults_that_are_not_listed_are_counted_and_repaired,
-	  one_is_under_way_at_a_time, a_repair_cancelled_at_any_turn_leaves_what_the_next_one_repairs,
+	  a_tree_below_another_is_named_as_well_as_that,
+	  every_tree_that_lacks_a_blob_and_every_row_without_a_file_is_told,
+	  faults_that_are_not_listed_are_counted_and_repaired, one_is_under_way_at_a_time,
+	  a_repair_cancelled_at_any_turn_leaves_what_the_next_one_repairs,
 	  a_low_rate_is_kept_and_can_be_cancelled)
