@@ -144,8 +144,8 @@ static int check(struct removal *removal, const char *now)
 
 /*
  * Between the look and the rename another request may have removed the target and made a new one. That one
- * goes then, if it may. Not in a folder in which others rename things: they may have put it there since, so
- * it is left to the deletion, which deletes nothing but what was looked at.
+ * goes then, if it may: the target is what has its name when it is renamed. Who else renames things in the
+ * folder could as well have put it there before the look.
  */
 static int check_hidden(struct removal *removal)
 {
@@ -184,15 +184,13 @@ static int rename_target(struct removal *removal)
 static int hide(struct removal *removal)
 {
 	int r = act_as_client(removal);
-	bool is_shared;
 
 	if (r < 0 || (r = check(removal, removal->target.name)) < 0 ||
 	    (r = staging_begin(removal->staging, removal->target.folder, &removal->inode, removal->hidden,
 			       &removal->err)) < 0)
 		return r;
-	is_shared = r == STAGING_SHARED;
 	r = rename_target(removal);
-	if (r == 0 && !is_shared)
+	if (r == 0)
 		r = check_hidden(removal);
 	if (r < 0)
 		staging_end(removal->staging, removal->hidden);

@@ -164,10 +164,11 @@ def folder_vanishes(tale):
     story.check("and the daemon goes on", tale.is_whole(story.dir + "/afterwards"))
 
 
-def quarrel(tale):
+def quarrel(tale, whose, mode):
     """Many make and remove the same target: every tree that appeared is removed once, whoever does it."""
     story = tale.story
-    folder = tale.folder("quarrel")
+    folder = tale.folder("quarrel " + whose)
+    os.chmod(folder, mode)
     said = collections.Counter()
     lock = threading.Lock()
 
@@ -188,12 +189,12 @@ def quarrel(tale):
         thread.start()
     for thread in threads:
         thread.join()
-    story.check_is("who makes or removes what others do too succeeds, or is told failed_precondition",
+    story.check_is("%s: who makes or removes what others do too succeeds, or is told failed_precondition" % whose,
                    sorted(set(said) - {("materialize", "done"), ("remove", "done")}),
                    [("materialize", "failed_precondition"), ("remove", "failed_precondition")])
-    story.check_is("of many that make and remove a target, each tree is removed by one", said["remove", "done"],
-                   said["materialize", "done"])
-    story.check("and nothing of it stays", story.eventually(20, lambda: not os.listdir(folder)))
+    story.check_is("%s: of many that make and remove a target, each tree is removed by one" % whose,
+                   said["remove", "done"], said["materialize", "done"])
+    story.check("%s: and nothing of it stays" % whose, story.eventually(20, lambda: not os.listdir(folder)))
 
 
 def main():
@@ -203,7 +204,8 @@ def main():
         swapped(tale)
         something_appears(tale)
         folder_vanishes(tale)
-        quarrel(tale)
+        quarrel(tale, "a folder of one's own", 0o755)
+        quarrel(tale, "a folder of all", 0o777)
         story.check_is("nothing half made is left", litter(story.dir), [])
         tale.client.close()
 
