@@ -9,9 +9,24 @@
 /* A row is read from left to right; what cannot have been written by us is remembered. */
 struct row {
 	sqlite3_stmt *statement;
-	const uint8_t *after; /* its hash must come after this one, where the table is keyed by it */
 	bool is_bad;
 };
+
+/*
+ * The key of the row before. SQLite believes the order that it finds, so it has to be looked at: by a page of
+ * rows that leads back, who reads on from the last row would go round for ever.
+ */
+struct last {
+	bool is_there;
+	uint64_t row;
+	uint8_t hash[DIGEST_HASH_SIZE];
+	char *name;
+};
+
+static void last_fini(struct last *last)
+{
+	free(last->name);
+}
 
 /* Return: at most max. */
 static uint64_t number(struct row *row, int column, uint64_t max)
@@ -32,12 +47,10 @@ static struct digest digest(struct row *row, int column)
 		row->is_bad = true;
 	else
 		memcpy(digest.hash, hash, DIGEST_HASH_SIZE);
-	if (row->after && memcmp(digest.hash, row->after, DIGEST_HASH_SIZE) <= 0)
-		row->is_bad = true;
 	return digest;
 }
 
-static bool load_blob(struct row *row, struct digest *last, const struct index_sink *sink)
+static bool load_blob(struct row *row, struct last *last, const struct index_sink *sink)
 {
 	const uint64_t allocated_max = (uint64_t)UINT32_MAX * 512; /* as the catalog counts: catalog.h */
 	struct index_blob blob = {
@@ -49,11 +62,12 @@ static bool load_blob(struct row *row, struct digest *last, const struct index_s
 		.inodes = { number(row, 7, UINT64_MAX), number(row, 8, UINT64_MAX) },
 	};
 
-	(void)last; /* blobs are keyed by row */
+	row->is_bad |= last->is_there && blob.row <= last->row;
+	last->row = blob.row;
 	return !row->is_bad && blob.row && blob.kinds && sink->blob(sink->ctx, &blob);
 }
 
-static bool load_tree(struct row *row, struct digest *last, const struct index_sink *sink)
+static bool load_tree(struct row *row, struct last *last, const struct index_sink *sink)
 {
 	struct index_tree tree = {
 		.digest = digest(row, 0),
@@ -65,11 +79,12 @@ static bool load_tree(struct row *row, struct digest *last, const struct index_s
 		.hits = number(row, 7, INT64_MAX),
 	};
 
-	*last = tree.digest;
+	row->is_bad |= last->is_there && memcmp(tree.digest.hash, last->hash, DIGEST_HASH_SIZE) <= 0;
+	memcpy(last->hash, tree.digest.hash, DIGEST_HASH_SIZE);
 	return !row->is_bad && sink->tree(sink->ctx, &tree);
 }
 
-static bool load_tag(struct row *row, struct digest *last, const struct index_sink *sink)
+static bool load_tag(struct row *row, struct last *last, const struct index_sink *sink)
 {
 	struct index_tag tag = {
 		.digest = digest(row, 0),
@@ -77,14 +92,17 @@ static bool load_tag(struct row *row, struct digest *last, const struct index_si
 		.name = (const char *)sqlite3_column_text(row->statement, 3),
 	};
 
-	(void)last; /* tags are keyed by name */
-	return !row->is_bad && tag.name && sink->tag(sink->ctx, &tag);
+	row->is_bad |= !tag.name || (last->is_there && strcmp(tag.name, last->name) <= 0);
+	if (row->is_bad)
+		return false;
+	free(last->name);
+	last->name = xstrdup(tag.name);
+	return sink->tag(sink->ctx, &tag);
 }
 
 struct table {
 	const char *name, *key, *query;
-	bool (*load)(struct row *row, struct digest *last, const struct index_sink *sink);
-	bool is_by_hash;
+	bool (*load)(struct row *row, struct last *last, const struct index_sink *sink);
 };
 
 static const struct table tables[INDEX_TABLES] = {
@@ -92,11 +110,11 @@ static const struct table tables[INDEX_TABLES] = {
 			  "SELECT hash, size, kinds, plain_allocated, exec_allocated, used, row, "
 			  "plain_inode, "
 			  "exec_inode FROM blobs",
-			  load_blob, false },
+			  load_blob },
 	[INDEX_TREES] = { "trees", "hash",
 			  "SELECT hash, size, files, directories, symlinks, bytes, used, hits FROM trees",
-			  load_tree, true },
-	[INDEX_TAGS] = { "tags", "name", "SELECT hash, size, uid, name FROM tags", load_tag, false },
+			  load_tree },
+	[INDEX_TAGS] = { "tags", "name", "SELECT hash, size, uid, name FROM tags", load_tag },
 };
 
 static int refuse_row(const char *table, struct err *err)
@@ -106,19 +124,19 @@ static int refuse_row(const char *table, struct err *err)
 	return -EUCLEAN;
 }
 
-/* All rows that a statement gives. */
-static int take_rows(struct index_db *db, const struct table *table, sqlite3_stmt *rows,
+/* All rows that a statement gives, ascending from the last one. */
+static int take_rows(struct index_db *db, const struct table *table, sqlite3_stmt *rows, struct last *last,
 		     const struct index_sink *sink, uint64_t *n, struct err *err)
 {
-	struct digest last;
 	int code;
 
 	*n = 0;
 	while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
-		struct row row = { .statement = rows, .after = table->is_by_hash && *n ? last.hash : NULL };
+		struct row row = { .statement = rows };
 
-		if (!table->load(&row, &last, sink))
+		if (!table->load(&row, last, sink))
 			return refuse_row(table->name, err);
+		last->is_there = true;
 		++*n;
 	}
 	return code == SQLITE_DONE ? 0 : index_fail(db, code, "reading", err);
@@ -129,9 +147,10 @@ static int load_table(struct index_db *db, const struct table *table, const stru
 {
 	AUTO_FREE char *query = xasprintf("%s ORDER BY %s", table->query, table->key);
 	AUTO_STATEMENT sqlite3_stmt *rows = NULL;
+	struct last last CLEANUP(last_fini) = { 0 };
 	int r = index_prepare(db, query, &rows, err);
 
-	return r < 0 ? r : take_rows(db, table, rows, sink, n, err);
+	return r < 0 ? r : take_rows(db, table, rows, &last, sink, n, err);
 }
 
 int index_db_load(struct index_db *db, const struct index_sink *sink, struct index_loaded *loaded,
@@ -152,12 +171,6 @@ int index_db_load(struct index_db *db, const struct index_sink *sink, struct ind
 }
 
 /* ---- some rows, while it runs ---- */
-
-static void begin_page(void *ctx, const struct index_loaded *loaded)
-{
-	(void)ctx;
-	(void)loaded;
-}
 
 static bool take_blob(void *ctx, const struct index_blob *blob)
 {
@@ -193,18 +206,33 @@ static int bind_key(struct index_db *db, sqlite3_stmt *rows, enum index_table ta
 	return code == SQLITE_OK ? 0 : index_fail(db, code, "reading", err);
 }
 
-/* The rows of a query that has a place for a key. */
-static int read_behind(struct index_db *db, sqlite3_stmt *rows, const struct index_row *key,
+static void set_last(struct last *last, enum index_table table, const struct index_row *key)
+{
+	last->is_there = true;
+	if (table == INDEX_BLOBS)
+		last->row = key->blob.row;
+	else if (table == INDEX_TREES)
+		memcpy(last->hash, key->tree.digest.hash, DIGEST_HASH_SIZE);
+	else
+		last->name = xstrdup(key->tag.name);
+}
+
+/* The rows of a query that has a place for a key. onwards: which come after it. */
+static int read_by_key(struct index_db *db, sqlite3_stmt *rows, const struct index_row *key, bool onwards,
 		       struct index_page *found, struct err *err)
 {
+	/* take_rows() neither begins nor ends. */
 	const struct index_sink sink = {
-		.begin = begin_page, .blob = take_blob, .tree = take_tree, .tag = take_tag, .ctx = found
+		.blob = take_blob, .tree = take_tree, .tag = take_tag, .ctx = found
 	};
+	struct last last CLEANUP(last_fini) = { 0 };
 	uint64_t n;
 	int r = bind_key(db, rows, found->table, key, err);
 
+	if (key && onwards)
+		set_last(&last, found->table, key);
 	if (r == 0)
-		r = take_rows(db, &tables[found->table], rows, &sink, &n, err);
+		r = take_rows(db, &tables[found->table], rows, &last, &sink, &n, err);
 	(void)sqlite3_reset(rows);
 	return r;
 }
@@ -218,7 +246,7 @@ static int read_onwards(struct index_db *db, const struct index_page *page, stru
 	AUTO_STATEMENT sqlite3_stmt *rows = NULL;
 	int r = index_prepare(db, query, &rows, err);
 
-	return r < 0 ? r : read_behind(db, rows, page->n ? &page->rows[0] : NULL, found, err);
+	return r < 0 ? r : read_by_key(db, rows, page->n ? &page->rows[0] : NULL, true, found, err);
 }
 
 /* Numbers are keys, too, but a row is about its hash: one of another is none. */
@@ -239,7 +267,7 @@ static int read_each(struct index_db *db, const struct index_page *page, struct 
 	for (size_t i = 0; i < page->n && r == 0; i++) {
 		struct index_row absent = page->rows[i];
 
-		r = read_behind(db, rows, &page->rows[i], found, err);
+		r = read_by_key(db, rows, &page->rows[i], false, found, err);
 		absent.is_there = false;
 		if (r == 0 && found->n > i && is_another(page->table, &absent, &found->rows[i]))
 			found->n--;

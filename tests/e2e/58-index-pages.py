@@ -164,6 +164,47 @@ class Tale:
         self.story.check(claim, not problem, problem)
 
 
+def varint(data, at):
+    """A number as SQLite's file format has it (section 1.6), and where it ends."""
+    value = 0
+    for i in range(9):
+        byte = data[at + i]
+        value = value << 7 | byte & 0x7f
+        if byte < 0x80:
+            break
+    return value, at + i + 1
+
+
+def numbers_of_rows(data, page_size, page):
+    """Where the numbers of a table's rows lie, in their order: of its leaves (0x0d), below inner pages (0x05)."""
+    begin = (page - 1) * page_size
+    header = begin + (100 if page == 1 else 0)
+    kind, n = data[header], int.from_bytes(data[header + 3:header + 5], "big")
+    cells = header + (12 if kind == 5 else 8)
+    for i in range(n):
+        at = begin + int.from_bytes(data[cells + 2 * i:cells + 2 * i + 2], "big")
+        if kind == 5:
+            yield from numbers_of_rows(data, page_size, int.from_bytes(data[at:at + 4], "big"))
+        else:
+            yield varint(data, at)[1]
+    if kind == 5:
+        yield from numbers_of_rows(data, page_size, int.from_bytes(data[header + 8:header + 12], "big"))
+
+
+def led_back(tale):
+    """The rows of blobs in an order that leads back: who reads 128 on from the last one comes there again and again."""
+    db = sqlite3.connect("file:%s?mode=ro&immutable=1" % tale.index, uri=True)
+    root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'blobs'").fetchone()[0]
+    db.close()
+    data = bytearray(tale.pristine)
+    places = list(numbers_of_rows(data, tale.page, root))
+    first = varint(data, places[0])[0]
+    for place in places[127:129]:
+        assert varint(data, place)[1] == place + 2 and first < 128
+        data[place:place + 2] = 0x80, first
+    return bytes(data)
+
+
 def main():
     with Story(1500) as story:
         tale = Tale(story)
@@ -181,6 +222,7 @@ def main():
                 flipped = bytearray(tale.pristine)
                 flipped[at] ^= bit
                 tale.check("page %d has another bit at %d" % (page, at - begin), bytes(flipped))
+        tale.check("rows lead back", led_back(tale))
         tale.check("nothing is left of it", b"")
         tale.check("its first page is all", tale.pristine[:tale.page])
         print("# set aside %d, settled %d, refused %d, unharmed %d" % (
