@@ -29,8 +29,8 @@ int disk_reopen(int fd, int flags);
 /* Open what is behind a descriptor once more, on the mount that another descriptor is on: by its file handle,
  * which takes CAP_DAC_READ_SEARCH (-EPERM). */
 int disk_reopen_on(int mount_fd, int fd, int flags);
-int disk_dup_over(int fd,
-		  int over); /* dup3(2): from here on `over` is what fd is, for every thread at once */
+/* dup3(2): from here on `over` is what fd is, for every thread at once. */
+int disk_dup_over(int fd, int over);
 void disk_close(int fd); /* -1 is fine; errors of close(2) mean nothing here: nothing is promised before it */
 
 ssize_t disk_pread(int fd, void *buf, size_t len, off_t offset); /* one call: may be short */

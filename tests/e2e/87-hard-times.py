@@ -324,7 +324,7 @@ def read_only_folder(story, client):
 def without_descriptors(story):
     command = 'exec dircached --store "$0" --socket "$1" <&- >&- 2>&-'
     story.daemon = subprocess.Popen(["sh", "-c", command, story.dir + "/store2", story.socket])
-    story.eventually(20, lambda: os.path.exists(story.socket))
+    story.eventually(20, story.is_listening)
     ready_client(story.socket).close()
     names = {os.readlink("/proc/%d/fd/%d" % (story.daemon.pid, fd)) for fd in range(3)}
     story.check_is("a daemon started without 0, 1 and 2 writes its log nowhere", names, {"/dev/null"})
