@@ -163,4 +163,24 @@ check 'many small files take more than their bytes, and are refused for that' \
 	says 'do not fit' exits 1 dircache put "$dir/crumbs"
 check 'the trees are hits all the same' are_hits one two three
 check 'and none of them went' counters_are evicted_trees=0
+stop_daemon
+
+# ---- a kind of a blob that is made when it is asked for ----
+
+store=$dir/store3
+start_daemon --max-size 24M
+random_file "$dir/tool" 7
+random_file "$dir/other" 8
+store_both() {
+	tool=$(dircache put --tag tool "$dir/tool") && other=$(dircache put --tag other "$dir/other")
+}
+make_executable() {
+	dircache materialize --file --executable "$tool" "$out/tool" && cmp "$dir/tool" "$out/tool" && rm -f "$out/tool"
+}
+check 'of a blob there is one kind, and another blob' store_both
+check 'its other kind needs room of its own, and while all is tagged there is none' says 'do not fit' exits 1 make_executable
+check 'which leaves nothing at the target' absent "$out/tool"
+check 'when something is needed no more' dircache tag -d other
+check 'it gets its room' make_executable
+check 'that of what was not needed' exits 3 dircache has "$other"
 finish
