@@ -394,20 +394,6 @@ def tags_file_is_wrong(tale):
         story.check_is("as it was", open(path).read(), good)
 
 
-def tag_names_nothing(tale):
-    story = tale.story
-    data = b"tagged, and lost"
-    digest = tale.put_file(data)
-    tale.must("tag", "of-nothing", digest)
-    os.unlink(tale.path(data))
-    tale.finds("of a blob that is lost the tag is good until it is missed", [("no_file", tale.name(data))])
-    answer = tale.verify("--repair")
-    story.check_is("a repair deletes the tag, too", sorted((fault["kind"], fault["repaired"]) for fault in answer["faults"]),
-                   [("no_file", True), ("tag", True)])
-    story.check("for good", "of-nothing" not in tale.must("tags"))
-    tale.is_clean("and nothing is wrong then")
-
-
 def index_is_damaged(tale):
     story = tale.story
     assert story.stop_daemon() == 0
@@ -589,7 +575,6 @@ def main():
         rows_are_wrong(tale)
         a_row_changes_under_the_daemon(tale)
         tags_file_is_wrong(tale)
-        tag_names_nothing(tale)
         index_is_damaged(tale)
         listens(tale)
         killed_in_the_middle(tale)

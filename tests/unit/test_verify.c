@@ -282,6 +282,43 @@ START_TEST(a_tree_below_another_is_named_as_well_as_that)
 }
 END_TEST
 
+static void on_tagged(void *ctx, int r, const struct err *why)
+{
+	(void)why;
+	ck_assert_int_eq(r, 0);
+	++*(unsigned *)ctx;
+}
+
+START_TEST(a_tag_that_names_nothing_is_deleted_and_no_other)
+{
+	struct index_tag lost = { .name = "lost", .uid = geteuid() },
+			 there = { .name = "there", .uid = geteuid() };
+	struct checked checked;
+	unsigned n_tagged = 0;
+
+	start_cache();
+	lost.digest = store_known("a blob that is lost", BLOB_PLAIN);
+	there.digest = store_known("another", BLOB_PLAIN);
+	tags_set(cache.tags, &lost, on_tagged, &n_tagged);
+	tags_set(cache.tags, &there, on_tagged, &n_tagged);
+	run_until_idle();
+	ck_assert_uint_eq(n_tagged, 2);
+	ck_assert_int_eq(unlink(path_of_blob(&lost.digest, BLOB_PLAIN)), 0);
+	assert_finds(VERIFY_NO_FILE, false); /* until that is mended the blob is known, and the tag good */
+	verify(&checked, true);
+	ck_assert_uint_eq(checked.call.n_faults, 2);
+	ck_assert_uint_eq(checked.call.n_repaired, 2);
+	ck_assert_int_eq(checked.call.faults[1].kind, VERIFY_TAG);
+	ck_assert_str_eq(checked.call.faults[1].name, "lost");
+	ck_assert_uint_eq(checked.call.tags, 2);
+	ck_assert_uint_eq(tags_n(cache.tags), 1);
+	ck_assert_ptr_nonnull(tags_find(cache.tags, "there", 5));
+	verify_fini(&checked.call);
+	assert_clean();
+	stop_cache();
+}
+END_TEST
+
 /* What a repair takes out of memory moves others there; none may be passed over for that. */
 START_TEST(every_tree_that_lacks_a_blob_and_every_row_without_a_file_is_told)
 {
@@ -443,7 +480,7 @@ UNIT_MAIN("verify", what_is_on_its_way_into_the_catalog_is_no_fault,
 	  what_a_file_takes_later_on_is_noted_and_no_fault, it_waits_for_what_a_killed_daemon_left,
 	  a_folder_that_is_closed_to_the_daemon_gets_its_mode_again,
 	  a_tree_that_lacks_a_blob_is_cached_no_more, a_tree_that_is_leased_stays_and_is_not_called_repaired,
-	  a_tree_below_another_is_named_as_well_as_that,
+	  a_tree_below_another_is_named_as_well_as_that, a_tag_that_names_nothing_is_deleted_and_no_other,
 	  every_tree_that_lacks_a_blob_and_every_row_without_a_file_is_told,
 	  faults_that_are_not_listed_are_counted_and_repaired, one_is_under_way_at_a_time,
 	  a_repair_cancelled_at_any_turn_leaves_what_the_next_one_repairs,
