@@ -141,7 +141,7 @@ struct wire_field {
  * Fill a struct from a map.
  *
  * Members whose keys are absent keep what they hold. A key that is not in the table is refused, unless it
- * begins with `x-`; so is a key that comes twice.
+ * begins with `x-`; so is one of the table that comes twice.
  *
  * @what  names the map in messages: "ping", "put: entry 3"
  *
