@@ -273,7 +273,7 @@ def together(bench):
         ("floor", lambda: timed_all(bench, floor_of, bench.runner.time_together)[-1]),
     ]
     samples = {name: [] for name, _ in turns}
-    for repetition in range(max(3, bench.options.repeat // 2) + 1):
+    for repetition in range(bench.options.repeat + 1):
         first = repetition % len(turns)
         for name, turn in turns[first:] + turns[:first]:
             took = turn()

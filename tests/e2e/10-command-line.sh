@@ -37,6 +37,11 @@ for command in put materialize remove cat ls has tag; do
 done
 check 'materialize needs a target' exits 2 complains dircache materialize "$absent_digest"
 check 'ping takes no operand' exits 2 complains dircache ping something
+check 'ping --wait wants seconds' says 'soon' exits 2 dircache ping --wait soon
+check 'verify --rate wants a size' says 'fast' exits 2 dircache verify --rate fast
+check 'a tag wants a digest' says 'digest' exits 2 dircache tag name
+check 'its deletion does not' says 'alone' exits 2 dircache tag -d name "$absent_digest"
+check 'each command names itself too' says 'dircache ' exits 0 dircache ping --version
 check 'help to a full device fails' exits 1 to_full dircache --help
 check 'the version to a full device fails' exits 1 to_full dircache --version
 
@@ -91,8 +96,21 @@ check_fails 'closed standard output is noticed' closed_stdout dircache stats
 check 'a reader that goes away does not hang it' timeout 20 bash -c 'dircache stats | true'
 check 'a file that does not exist cannot be put, and is named' \
 	says "$dir/nothing" exits 1 dircache put "$dir/nothing"
+what_is_made_goes() {
+	dircache --json tag soon-gone "$blob" && dircache --json tag -d soon-gone &&
+		dircache materialize --file "$blob" "$dir/soon-gone" && dircache --json remove "$dir/soon-gone"
+}
+check 'tag, tag -d and remove have answers, too' prints '{}
+{}
+{}' what_is_made_goes
+spoil() {
+	chmod 600 "$(blob_path blobs "$blob")" && echo hullo >"$(blob_path blobs "$blob")"
+}
+check 'somebody writes to a blob' spoil
+check 'verify tells what it would repair' says 'bytes' exits 1 dircache verify
+check 'and what it repaired' says ' repaired' exits 0 dircache verify --repair
 check 'words behind -- are operands' says '--odd' exits 1 dircache put -- --odd
-check 'stop prints nothing' prints '' dircache stop
+check 'stop --json prints its answer' prints '{}' dircache --json stop
 check 'and the daemon ends' wait "$daemon_pid"
 daemon_pid=
 check 'its socket is gone' absent "$socket"

@@ -36,6 +36,8 @@ drwxr-xr-x ${deep#*/} $deep deep" squeezed dircache ls "$tree" sub
 check 'as does ls of its digest' prints "$(dircache ls "$tree" sub)" dircache ls "$sub"
 check 'ls of a file is that entry' prints "-r--r--r-- 4 $(digest_of "$src/sub/deep/file") file" \
 	squeezed dircache ls "$tree" sub/deep/file
+check 'as is ls of a symlink' prints 'lrwxrwxrwx 10 - link -> some where' squeezed dircache ls "$tree" link
+check 'slashes around names do not matter' prints "$(dircache ls "$tree" sub/deep)" dircache ls "$tree" //sub///deep/
 check 'ls -R lists everything, by path' \
 	prints $'empty\nlink\nplain\nrun\nsub\nsub/a\nsub/b\nsub/deep\nsub/deep/file' \
 	eval 'squeezed dircache ls -R "$tree" | sed "s/ ->.*//" | cut -d" " -f4- | LC_ALL=C sort'
